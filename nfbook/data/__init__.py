@@ -1,0 +1,7 @@
+"""The book's data: real, small, and the same on every machine."""
+
+from nfbook.data.files import find_file
+from nfbook.data.geyser import old_faithful
+from nfbook.data.scikit import diabetes, digits
+
+__all__ = ["diabetes", "digits", "find_file", "old_faithful"]
