@@ -1,0 +1,531 @@
+"""nfbook.bayes against SciPy, scikit-learn, quadrature, autograd and joint Gaussians."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import integrate, stats
+from sklearn.linear_model import BayesianRidge, Ridge
+from torch.distributions import MultivariateNormal, Normal
+
+from nfbook.bayes import (
+    BetaBernoulli,
+    GaussianMean,
+    LinearRegression,
+    log_evidence_by_quadrature,
+)
+from nfbook.exercises import bayes as exercises
+from nfbook.exercises import check
+
+F64 = torch.float64
+TOSSES = torch.tensor([1, 0, 1, 1, 0, 1, 1], dtype=F64)
+NUMBERS = torch.tensor([0.3, -1.2, 2.5, 0.9], dtype=F64)
+
+
+def f64(value):
+    return torch.tensor(value, dtype=F64)
+
+
+def coin(a=2.5, b=1.5):
+    return BetaBernoulli(f64(a), f64(b))
+
+
+def gauss(m=0.7, s=2.0, noise=0.6):
+    return GaussianMean(f64(m), f64(s), f64(noise))
+
+
+def regression(n=9, d=3, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    model = LinearRegression(torch.rand(d, generator=g, dtype=F64) + 0.5, f64(0.4))
+    design = torch.randn(n, d, generator=g, dtype=F64)
+    return model, (design, torch.randn(n, generator=g, dtype=F64))
+
+
+def close(left, right, tol=1e-9):
+    return torch.allclose(
+        torch.as_tensor(left, dtype=F64), torch.as_tensor(right, dtype=F64), rtol=tol, atol=tol
+    )
+
+
+# --- the coin ------------------------------------------------------------------------------------
+
+
+def test_coin_posterior_is_scipys_normalised_product():
+    grid = np.linspace(0.05, 0.95, 7)
+    reference = stats.beta(2.5, 1.5)
+
+    def joint(theta):
+        return reference.pdf(theta) * np.prod(stats.bernoulli.pmf(TOSSES.numpy(), theta))
+
+    evidence = integrate.quad(joint, 0, 1, epsabs=1e-13)[0]
+    expected = [joint(theta) / evidence for theta in grid]
+    posterior = coin().posterior(TOSSES)
+    assert close(posterior.log_prob(torch.from_numpy(grid)).exp(), expected)
+    assert close(coin().log_evidence(TOSSES), math.log(evidence))
+
+
+def test_coin_evidence_is_the_beta_binomial_without_its_coefficient():
+    n, heads = len(TOSSES), int(TOSSES.sum())
+    counted = stats.betabinom(n, 2.5, 1.5).logpmf(heads)
+    assert close(coin().log_evidence(TOSSES), counted - math.log(math.comb(n, heads)))
+
+
+def test_coin_evidence_of_a_long_record_does_not_underflow():
+    tosses = torch.ones(100_000, dtype=F64)
+    assert close(coin(1.0, 1.0).log_evidence(tosses), -math.log(100_001))
+
+
+@pytest.mark.parametrize("model", [coin(), coin(1.0, 1.0), coin(4.0, 9.0)])
+def test_coin_map_has_slope_zero(model):
+    theta = model.map(TOSSES).requires_grad_()
+    (slope,) = torch.autograd.grad(model.log_joint(theta, TOSSES), theta)
+    assert close(slope, 0.0)
+
+
+def test_coin_mle_is_the_map_of_the_flat_prior_even_at_the_edge():
+    for tosses in (TOSSES, torch.ones(4, dtype=F64), torch.zeros(4, dtype=F64)):
+        assert close(coin(1.0, 1.0).map(tosses), coin().mle(tosses))
+    assert close(coin().mle(TOSSES), 5 / 7)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "tosses", "words"),
+    [
+        (0.5, 2.0, [0.0, 0.0], r"at 0, since a \+ heads = 0.5"),
+        (2.0, 0.5, [1.0], r"at 1, since b \+ tails = 0.5"),
+    ],
+)
+def test_coin_without_a_mode_says_so(a, b, tosses, words):
+    with pytest.raises(ValueError, match=words):
+        coin(a, b).map(f64(tosses))
+
+
+def test_coin_predictive_is_a_ratio_of_evidences():
+    longer = torch.cat((TOSSES, f64([1.0])))
+    ratio = (coin().log_evidence(longer) - coin().log_evidence(TOSSES)).exp()
+    assert close(coin().predictive(TOSSES).probs, ratio)
+
+
+def test_coin_likelihood_at_the_edges():
+    values = coin().log_likelihood(f64([0.0, 0.5, 1.0]), torch.ones(3, dtype=F64))
+    assert values.tolist() == [-math.inf, 3 * math.log(0.5), 0.0]
+
+
+# --- the Gaussian mean ---------------------------------------------------------------------------
+
+
+def test_mean_posterior_by_quadrature():
+    def joint(theta):
+        return math.exp(gauss().log_joint(f64(theta), NUMBERS))
+
+    moments = [integrate.quad(lambda t, k=k: t**k * joint(t), -9, 9)[0] for k in range(3)]
+    mean, square = moments[1] / moments[0], moments[2] / moments[0]
+    posterior = gauss().posterior(NUMBERS)
+    assert close(gauss().log_evidence(NUMBERS), math.log(moments[0]))
+    assert close(posterior.mean, mean)
+    assert close(posterior.variance, square - mean**2)
+    assert close(gauss().map(NUMBERS), mean)
+    assert close(gauss().mle(NUMBERS), np.mean(NUMBERS.numpy()))
+
+
+def test_mean_evidence_and_predictive_from_the_joint_gaussian():
+    def joint(x):
+        covariance = 0.6 * torch.eye(len(x), dtype=F64) + 2.0
+        return MultivariateNormal(f64([0.7] * len(x)), covariance).log_prob(x)
+
+    new = f64(1.7)
+    longer = torch.cat((NUMBERS, new[None]))
+    assert close(gauss().log_evidence(NUMBERS), joint(NUMBERS))
+    assert close(gauss().predictive(NUMBERS).log_prob(new), joint(longer) - joint(NUMBERS))
+
+
+def test_mean_likelihood_keeps_the_shape_of_theta():
+    theta = torch.zeros(2, 3, dtype=F64)
+    expected = stats.norm(0, math.sqrt(0.6)).logpdf(NUMBERS.numpy()).sum()
+    values = gauss().log_likelihood(theta, NUMBERS)
+    assert values.shape == (2, 3)
+    assert close(values, expected)
+
+
+# --- linear regression ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [1, 2, 9, 40])
+def test_regression_posterior_has_slope_zero_and_curvature_a(n):
+    model, data = regression(n)
+    mean = model.map(data)
+
+    def log_joint(w):
+        return model.log_joint(w, data)
+
+    assert torch.autograd.functional.jacobian(log_joint, mean).abs().max() < 1e-9
+    curvature = torch.autograd.functional.hessian(log_joint, mean)
+    posterior = model.posterior(data)
+    assert close(posterior.covariance_matrix @ -curvature, torch.eye(3, dtype=F64))
+    assert close(posterior.mean, mean)
+
+
+@pytest.mark.parametrize("n", [1, 2, 9, 40])
+def test_regression_evidence_and_predictive_from_the_marginal(n):
+    model, (design, targets) = regression(n + 1)
+
+    def marginal(rows):
+        features = design[:rows]
+        covariance = features @ model.prior_variance.diag() @ features.T
+        covariance = covariance + 0.4 * torch.eye(rows, dtype=F64)
+        return MultivariateNormal(torch.zeros(rows, dtype=F64), covariance).log_prob(targets[:rows])
+
+    seen = (design[:n], targets[:n])
+    assert close(model.log_evidence(seen), marginal(n))
+    predicted = model.predictive(seen, design[n:]).log_prob(targets[n])
+    assert close(predicted[0], marginal(n + 1) - marginal(n))
+
+
+def test_regression_occam_factor_by_bayes_theorem():
+    model, data = regression()
+    w = f64([0.3, -2.0, 1.1])  # Bayes' theorem holds at every w
+    evidence = model.log_joint(w, data) - model.posterior(data).log_prob(w)
+    fit = model.log_likelihood(model.map(data), data)
+    assert close(model.log_occam_factor(data), evidence - fit)
+
+
+def test_regression_map_is_ridge():
+    _, (design, targets) = regression(20)
+    model = LinearRegression(torch.full((3,), 0.25, dtype=F64), f64(0.5))
+    ridge = Ridge(alpha=2.0, fit_intercept=False).fit(design.numpy(), targets.numpy())
+    assert close(model.map((design, targets)), ridge.coef_)
+
+
+def test_regression_evidence_has_its_maximum_where_scikit_learn_finds_it():
+    _, (design, _) = regression(60)
+    noise = torch.randn(60, generator=torch.Generator().manual_seed(5), dtype=F64)
+    targets = design @ f64([1.0, -0.5, 0.7]) + 0.3 * noise
+    free = {"alpha_1": 0, "alpha_2": 0, "lambda_1": 0, "lambda_2": 0}
+    found = BayesianRidge(fit_intercept=False, tol=1e-12, max_iter=5000, **free)
+    found.fit(design.numpy(), targets.numpy())
+    log_variances = f64([1 / found.lambda_, 1 / found.alpha_]).log().requires_grad_()
+    prior, noise_variance = log_variances.exp()
+    model = LinearRegression(prior * torch.ones(3, dtype=F64), noise_variance)
+    (slope,) = torch.autograd.grad(model.log_evidence((design, targets)), log_variances)
+    assert slope.abs().max() < 1e-5
+    assert close(model.map((design, targets)).detach(), found.coef_, tol=1e-6)
+    assert close(
+        model.posterior((design, targets)).covariance_matrix.detach(), found.sigma_, tol=1e-6
+    )
+
+
+def test_regression_mle_is_least_squares():
+    model, (design, targets) = regression(12)
+    expected = np.linalg.lstsq(design.numpy(), targets.numpy(), rcond=None)[0]
+    assert close(model.mle((design, targets)), expected)
+
+
+@pytest.mark.parametrize("n", [2, 9])
+def test_regression_without_a_unique_mle_says_so_and_still_has_a_map(n):
+    model, (design, targets) = regression(n)
+    design = torch.stack((design[:, 0], design[:, 1], design[:, 0] + design[:, 1]), dim=1)
+    with pytest.raises(ValueError, match="3 columns, of which 2 are linearly independent"):
+        model.mle((design, targets))
+    assert torch.isfinite(model.map((design, targets))).all()
+
+
+def test_regression_likelihood_of_many_weights():
+    model, data = regression()
+    weights = torch.randn(4, 2, 3, generator=torch.Generator().manual_seed(1), dtype=F64)
+    values = model.log_likelihood(weights, data)
+    one = MultivariateNormal(data[0] @ weights[3, 1], 0.4 * torch.eye(9, dtype=F64))
+    assert values.shape == (4, 2)
+    assert close(values[3, 1], one.log_prob(data[1]))
+
+
+# --- all three -----------------------------------------------------------------------------------
+
+MODELS = [
+    (coin(), TOSSES, f64([0.2, 0.7])),
+    (gauss(), NUMBERS, f64([-0.3, 1.4])),
+    (*regression(), f64([[0.1, 0.2, -0.3], [1.0, 0.0, 0.5]])),
+]
+IDS = ["coin", "mean", "regression"]
+
+
+@pytest.mark.parametrize(("model", "data", "theta"), MODELS, ids=IDS)
+def test_bayes_theorem_holds_at_any_parameter(model, data, theta):
+    left = model.posterior(data).log_prob(theta) + model.log_evidence(data)
+    right = model.prior.log_prob(theta) + model.log_likelihood(theta, data)
+    assert close(left, right)
+    assert close(model.log_joint(theta, data), right)
+
+
+def build(kind, dtype):
+    one = torch.ones((), dtype=dtype)
+    if kind == "coin":
+        return BetaBernoulli(2 * one, 2 * one), TOSSES.to(dtype), one / 2
+    if kind == "mean":
+        return GaussianMean(0 * one, one, one), NUMBERS.to(dtype), one
+    design, targets = regression()[1]
+    model = LinearRegression(torch.ones(3, dtype=dtype), one)
+    return model, (design.to(dtype), targets.to(dtype)), torch.ones(3, dtype=dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("kind", IDS)
+def test_data_types_are_kept(kind, dtype):
+    model, data, theta = build(kind, dtype)
+    predictive = model.predictive(data, data[0]) if kind == "regression" else model.predictive(data)
+    results = (
+        model.prior.mean,
+        model.log_likelihood(theta, data),
+        model.log_joint(theta, data),
+        model.posterior(data).mean,
+        model.map(data),
+        model.mle(data),
+        model.log_evidence(data),
+        predictive.mean,
+    )
+    assert {result.dtype for result in results} == {dtype}
+
+
+@pytest.mark.parametrize("kind", IDS)
+def test_float32_agrees_with_float64(kind):
+    narrow, data32, _ = build(kind, torch.float32)
+    wide, data64, _ = build(kind, torch.float64)
+    assert close(narrow.log_evidence(data32), wide.log_evidence(data64), tol=1e-5)
+    assert close(narrow.map(data32), wide.map(data64), tol=1e-5)
+
+
+@pytest.mark.parametrize("kind", IDS)
+def test_mixed_data_types_are_refused(kind):
+    model, _, theta64 = build(kind, torch.float64)
+    _, data32, _ = build(kind, torch.float32)
+    data64 = build(kind, torch.float64)[1]
+    for method in ("posterior", "map", "mle", "log_evidence"):
+        with pytest.raises(TypeError, match="same dtype"):
+            getattr(model, method)(data32)
+    with pytest.raises(TypeError, match=r"theta and .* same dtype"):
+        model.log_likelihood(theta64.float(), data64)
+
+
+def test_python_numbers_take_the_default_type():
+    assert BetaBernoulli(1, 2).a.dtype == torch.get_default_dtype()
+    assert GaussianMean(0, 1, 2).noise_variance.dtype == torch.get_default_dtype()
+
+
+def test_models_carry_gradients_to_their_hyperparameters():
+    a = f64(2.0).requires_grad_()
+    (slope,) = torch.autograd.grad(BetaBernoulli(a, f64(3.0)).log_evidence(TOSSES), a)
+    step = 1e-6
+    up, down = (coin(2.0 + k * step, 3.0).log_evidence(TOSSES) for k in (1, -1))
+    assert close(slope, (up - down) / (2 * step), tol=1e-7)
+
+
+# --- bad input -----------------------------------------------------------------------------------
+
+NAN = f64([1.0, math.nan])
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "words"),
+    [
+        (lambda: BetaBernoulli(0.0, 1.0), ValueError, "a must be positive, got 0"),
+        (lambda: BetaBernoulli(1.0, -2.0), ValueError, "b must be positive, got -2"),
+        (lambda: BetaBernoulli("1", 1.0), TypeError, "a must be a number"),
+        (lambda: BetaBernoulli(f64([1.0]), f64(1.0)), ValueError, "a must have shape"),
+        (lambda: BetaBernoulli(f64(1.0), torch.tensor(1.0)), TypeError, "a and b must have"),
+        (lambda: BetaBernoulli(torch.tensor(1), 1.0), TypeError, "a must be a floating-point"),
+        (lambda: GaussianMean(math.inf, 1.0, 1.0), ValueError, "prior_mean must be finite"),
+        (lambda: GaussianMean(0.0, -1.0, 1.0), ValueError, "prior_variance must be positive"),
+        (lambda: GaussianMean(0.0, 1.0, 0.0), ValueError, "noise_variance must be positive"),
+        (lambda: LinearRegression(1.0, 1.0), TypeError, "prior_variance must be a torch.Tensor"),
+        (lambda: LinearRegression(f64([1.0, 0.0]), f64(1.0)), ValueError, "prior_variance must"),
+        (lambda: LinearRegression(torch.eye(2), 1.0), ValueError, r"prior_variance .* \(D,\)"),
+        (lambda: LinearRegression(torch.ones(2), -1.0), ValueError, "noise_variance must be"),
+        (lambda: LinearRegression(f64([1.0]), torch.tensor(1.0)), TypeError, "same dtype"),
+    ],
+)
+def test_bad_models_are_refused(make, error, words):
+    with pytest.raises(error, match=words):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("data", "error", "words"),
+    [
+        ([1.0, 0.0], TypeError, "data must be a torch.Tensor, got list"),
+        (torch.tensor([1, 0]), TypeError, "data must be a floating-point tensor"),
+        (torch.tensor([True]), TypeError, "data must be a floating-point tensor"),
+        (f64([]), ValueError, "data must not be empty"),
+        (f64([[1.0]]), ValueError, r"data must have shape \(n,\)"),
+        (NAN, ValueError, "data must be finite, got 1 NaN"),
+        (f64([1.0, 0.5]), ValueError, "data must hold only 0 and 1, got 0.5"),
+    ],
+)
+def test_bad_tosses_are_refused(data, error, words):
+    for method in ("posterior", "map", "mle", "log_evidence", "predictive"):
+        with pytest.raises(error, match=words):
+            getattr(coin(), method)(data)
+
+
+@pytest.mark.parametrize("theta", [f64(1.1), f64([-0.1, 0.5]), f64(math.nan), torch.tensor(1), 0.5])
+def test_bad_probabilities_are_refused(theta):
+    with pytest.raises((TypeError, ValueError), match="theta must"):
+        coin().log_likelihood(theta, TOSSES)
+
+
+@pytest.mark.parametrize("data", [f64([]), f64([[1.0]]), NAN, torch.tensor([1, 2]), [1.0]])
+def test_bad_numbers_are_refused(data):
+    for method in ("posterior", "map", "mle", "log_evidence", "predictive"):
+        with pytest.raises((TypeError, ValueError), match="data must"):
+            getattr(gauss(), method)(data)
+
+
+DESIGN, TARGETS = regression()[1]
+
+
+@pytest.mark.parametrize(
+    ("data", "error", "words"),
+    [
+        (DESIGN, TypeError, "data must be a pair"),
+        ((DESIGN,), TypeError, "data must be a pair"),
+        ((DESIGN[:, :2], TARGETS), ValueError, r"design must have shape \(n, 3\), got \(9, 2\)"),
+        ((DESIGN, TARGETS[:4]), ValueError, r"targets must have shape \(9,\), got \(4,\)"),
+        ((DESIGN, TARGETS[:, None]), ValueError, "targets must have shape"),
+        ((DESIGN[:0], TARGETS[:0]), ValueError, "design must not be empty"),
+        ((DESIGN, TARGETS * math.nan), ValueError, "targets must be finite"),
+        ((DESIGN.long(), TARGETS), TypeError, "design must be a floating-point tensor"),
+    ],
+)
+def test_bad_regression_data_are_refused(data, error, words):
+    model = regression()[0]
+    for method in ("posterior", "map", "mle", "log_evidence", "log_occam_factor"):
+        with pytest.raises(error, match=words):
+            getattr(model, method)(data)
+
+
+def test_bad_weights_and_inputs_are_refused():
+    model, data = regression()
+    with pytest.raises(ValueError, match=r"theta must have shape \(\*, 3\)"):
+        model.log_likelihood(torch.ones(2, dtype=F64), data)
+    with pytest.raises(ValueError, match=r"inputs must have shape \(m, 3\)"):
+        model.predictive(data, torch.ones(3, dtype=F64))
+    with pytest.raises(TypeError, match="inputs and prior_variance"):
+        model.predictive(data, torch.ones(1, 3))
+
+
+# --- quadrature ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("d", [1, 2, 3])
+def test_quadrature_finds_the_evidence(d):
+    model, data = regression(9, d)
+    box = torch.full((d,), 5.0, dtype=F64)
+    found = log_evidence_by_quadrature(lambda w: model.log_joint(w, data), -box, box, 64)
+    assert close(found, model.log_evidence(data), tol=1e-8)
+
+
+def test_quadrature_is_numpys_trapezoid_axis_by_axis():
+    lower, upper = f64([0.0, -1.0]), f64([2.0, 3.0])
+    x, y = (np.linspace(a, b, 7) for a, b in ((0, 2), (-1, 3)))
+    values = np.exp(np.sin(3 * x[:, None]) - 0.3 * y[None] ** 2 * x[:, None])
+    expected = math.log(np.trapezoid(np.trapezoid(values, y, axis=1), x))
+
+    def log_density(z):
+        return torch.sin(3 * z[:, 0]) - 0.3 * z[:, 1] ** 2 * z[:, 0]
+
+    assert close(log_evidence_by_quadrature(log_density, lower, upper, 7), expected)
+
+
+def test_quadrature_of_a_density_far_below_the_smallest_number():
+    box = f64([8.0])
+    normal = Normal(f64(0.0), f64(1.0))
+    found = log_evidence_by_quadrature(lambda z: normal.log_prob(z[:, 0]) - 5000, -box, box, 60)
+    assert close(found, -5000.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_quadrature_keeps_the_data_type(dtype):
+    box = torch.ones(2, dtype=dtype)
+    assert log_evidence_by_quadrature(lambda z: z.sum(dim=1), -box, box, 5).dtype == dtype
+
+
+ONE = torch.ones(2, dtype=F64)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        ((-ONE, ONE[:1], 5), ValueError, r"upper must have shape \(2,\)"),
+        ((ONE, ONE, 5), ValueError, "lower must be below upper"),
+        ((-ONE, ONE.float(), 5), TypeError, "lower and upper"),
+        ((-ONE, ONE, 1), ValueError, "points must be at least 2, got 1"),
+        ((-ONE, ONE, 5.0), TypeError, "points must be an int"),
+        ((-ONE * math.inf, ONE, 5), ValueError, "lower must be finite"),
+        ((-torch.ones(10), torch.ones(10), 10), ValueError, r"10\^10 = 1e\+10 points"),
+    ],
+)
+def test_quadrature_refuses_bad_boxes(arguments, error, words):
+    with pytest.raises(error, match=words):
+        log_evidence_by_quadrature(lambda z: z.sum(dim=1), *arguments)
+
+
+def test_quadrature_names_the_bytes_and_the_limit():
+    with pytest.raises(
+        ValueError, match=r"16\^2 = 256 points \(4\.1e\+03 bytes\) .* max_points = 100"
+    ):
+        log_evidence_by_quadrature(lambda z: z[:, 0], -ONE, ONE, 16, max_points=100)
+
+
+@pytest.mark.parametrize(
+    ("log_joint", "words"),
+    [
+        (lambda z: z, r"log_joint must return shape \(25,\) for 25 points, got \(25, 2\)"),
+        (lambda z: 0.0, "log_joint must return shape"),
+        (lambda z: z[:, 0] * math.nan, "log_joint must not return NaN"),
+    ],
+)
+def test_quadrature_refuses_bad_densities(log_joint, words):
+    with pytest.raises(ValueError, match=words):
+        log_evidence_by_quadrature(log_joint, -ONE, ONE, 5)
+
+
+# --- the exercises -------------------------------------------------------------------------------
+
+
+def test_exercise_solutions_are_what_the_package_computes():
+    solutions = {name: exercise.solution for name, exercise in exercises.EXERCISES.items()}
+    predicted = coin(2.0, 3.0).predictive(torch.cat((torch.ones(7), torch.zeros(3))).double())
+    assert close(solutions["bayes-1"](2.0, 3.0, 7, 3), predicted.mean)
+
+    tosses = torch.cat((torch.ones(7), torch.zeros(3))).double()
+    assert close(solutions["bayes-2"](), coin(1.0, 1.0).log_evidence(tosses) + 10 * math.log(2))
+
+    eta = np.linspace(1e-4, 1 - 1e-4, 200_001)
+    density = stats.beta(3.0, 4.0).pdf(np.sqrt(eta)) / (2 * np.sqrt(eta))
+    assert abs(solutions["bayes-3"](3.0, 4.0) - eta[density.argmax()]) < 1e-5
+
+    theta = np.linspace(-3, 3, 600_001)
+    for average, n, noise, c in ((2.0, 4, 1.0, 0.5), (-0.9, 2, 0.5, 1.0), (0.1, 3, 2.0, 0.4)):
+        log_posterior = -0.5 * n / noise * (theta - average) ** 2 - np.abs(theta) / c
+        found = theta[log_posterior.argmax()]
+        assert abs(solutions["bayes-4"](average, n, noise, c) - found) < 2e-5
+
+
+MISTAKES = [
+    pytest.param(name, exercise, mistake, id=f"{name}-{i}")
+    for name, exercise in exercises.EXERCISES.items()
+    for i, mistake in enumerate(exercise.mistakes)
+]
+
+
+@pytest.mark.parametrize(("name", "exercise", "mistake"), MISTAKES)
+def test_each_mistake_gets_its_own_hint(name, exercise, mistake, capsys):
+    check(name, mistake.solution if exercise.at else mistake.solution())
+    assert capsys.readouterr().out == f"✗ {name}: {mistake.hint}\n"
+
+
+@pytest.mark.parametrize(("name", "exercise"), exercises.EXERCISES.items())
+def test_right_answers_pass_and_strange_ones_get_the_general_hint(name, exercise, capsys):
+    check(name, exercise.solution if exercise.at else exercise.solution())
+    assert capsys.readouterr().out == f"✓ {name}: correct.\n"
+    check(name, (lambda *_: 123.4) if exercise.at else 123.4)
+    assert capsys.readouterr().out == f"✗ {name}: {exercise.hint}\n"
