@@ -1,0 +1,243 @@
+"""Estimates of the evidence by sampling, for models where the integral cannot be done.
+
+All of them work with logarithms: a density in 64 dimensions underflows, its logarithm does not.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from nfbook._checks import check_count, check_generator
+from nfbook.latent.model import LatentVariableModel
+
+__all__ = [
+    "draw",
+    "effective_sample_size",
+    "importance_log_prob",
+    "log_mean_exp",
+    "log_weights",
+    "naive_log_prob",
+]
+
+
+def draw(distribution: Distribution, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Draw from a ``torch.distributions`` object with an explicit generator.
+
+    ``Distribution.sample`` knows the global generator only. It is seeded here from the given one,
+    and put back afterwards as it was.
+
+    Arguments:
+        distribution: What to draw from.
+        shape: The sample shape, which comes in front of the distribution's batch shape.
+        generator: The source of randomness.
+
+    Returns:
+        Samples of shape `(*shape, *batch_shape, *event_shape)`, on the CPU, without gradient.
+
+    Example:
+        >>> from torch.distributions import Normal
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> draw(Normal(torch.zeros(3), 1.0), (2,), generator).shape
+        torch.Size([2, 3])
+    """
+    if not isinstance(distribution, Distribution):
+        raise TypeError(
+            "distribution must be a torch.distributions.Distribution, "
+            f"got {type(distribution).__name__}"
+        )
+    check_generator("generator", generator)
+    seed = int(torch.randint(2**63 - 1, (), generator=generator))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return distribution.sample(shape)
+
+
+def log_weights(model: LatentVariableModel, x: Tensor, z: Tensor, proposal: Distribution) -> Tensor:
+    r"""Return the logarithm of the importance weights.
+
+    .. math:: \log w(\mathbf{z}) = \log p(\mathbf{x}, \mathbf{z} \mid \theta) - \log q(\mathbf{z}).
+
+    Arguments:
+        model: The latent variable model.
+        x: Observations, `(*, D)`.
+        z: Draws from the proposal, `(K, *, d)`, or `(K, *)` for a discrete latent variable.
+        proposal: The distribution q. Its batch shape is that of x, `(*)`, so that each
+            observation has its own; or empty, so that all of them share one.
+
+    Returns:
+        One value for each draw, `(K, *)`.
+
+    Raises:
+        ValueError: The proposal's batch shape is neither, or shapes do not fit.
+
+    Example:
+        >>> from nfbook.latent import PPCA
+        >>> model = PPCA(torch.ones(2, 1), torch.zeros(2), 1.0)
+        >>> x = torch.zeros(2)
+        >>> z = torch.tensor([[0.0], [1.0]])
+        >>> evidence = model.log_prob(x).expand(2)
+        >>> torch.allclose(log_weights(model, x, z, model.posterior(x)), evidence)
+        True
+    """
+    _check_proposal(x, proposal)
+    return model.log_joint(x, z) - proposal.log_prob(z)
+
+
+def log_mean_exp(values: Tensor) -> Tensor:
+    r"""Return :math:`\log \frac{1}{K} \sum_{k=1}^K \exp v_k` without leaving the log scale.
+
+    Arguments:
+        values: Floating-point numbers, `(K, *)`. Minus infinity stands for a weight of zero.
+
+    Returns:
+        The logarithm of the mean over the first dimension, `(*)`.
+
+    Raises:
+        TypeError: values is no floating-point tensor.
+        ValueError: values has no dimension, is empty, or holds NaN or plus infinity.
+
+    Example:
+        >>> log_mean_exp(torch.tensor([-1000.0, -1000.0]))
+        tensor(-1000.)
+    """
+    _check_log_values("values", values)
+    return torch.logsumexp(values, dim=0) - math.log(len(values))
+
+
+def effective_sample_size(log_w: Tensor) -> Tensor:
+    r"""Return :math:`\bigl(\sum_k w_k\bigr)^2 / \sum_k w_k^2`, between 1 and K.
+
+    It is K when all weights are equal and 1 when a single one counts. It sees only the draws that
+    were made: where the proposal misses a part of the posterior, it may be high and mean nothing.
+
+    Source: A. Kong, A note on importance sampling using standardized weights, University of
+    Chicago, technical report 348 (1992).
+
+    Arguments:
+        log_w: Logarithms of importance weights, `(K, *)`.
+
+    Returns:
+        The effective sample size over the first dimension, `(*)`.
+
+    Raises:
+        TypeError: log_w is no floating-point tensor.
+        ValueError: log_w has no dimension, is empty, holds NaN or plus infinity, or all weights
+            of one column are zero.
+
+    Example:
+        >>> effective_sample_size(torch.tensor([0.0, 0.0, 0.0, -100.0]))
+        tensor(3.)
+    """
+    _check_log_values("log_w", log_w)
+    if bool(torch.isneginf(log_w).all(dim=0).any()):
+        raise ValueError("log_w must hold a weight above zero in every column, got none")
+    return torch.exp(2 * torch.logsumexp(log_w, dim=0) - torch.logsumexp(2 * log_w, dim=0))
+
+
+def naive_log_prob(
+    model: LatentVariableModel, x: Tensor, num_samples: int, generator: torch.Generator
+) -> Tensor:
+    r"""Return the naive Monte Carlo estimate of the log-evidence.
+
+    .. math:: \log \hat p_K(\mathbf{x}) = \log \frac{1}{K} \sum_{k=1}^K
+        p(\mathbf{x} \mid \mathbf{z}_k, \theta), \qquad \mathbf{z}_k \sim p(\mathbf{z}).
+
+    The estimate of p is unbiased, that of log p is too low on average.
+
+    Arguments:
+        model: The latent variable model.
+        x: Observations, `(*, D)`. Each one gets its own draws.
+        num_samples: The number of draws K for each observation.
+        generator: The source of randomness.
+
+    Returns:
+        One estimate for each observation, `(*)`. Repeat x along a new dimension for independent
+        estimates of the same evidence.
+
+    Example:
+        >>> from nfbook.latent import PPCA
+        >>> model = PPCA(torch.ones(2, 1), torch.zeros(2), 1.0)
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> naive_log_prob(model, torch.zeros(5, 2), 1000, generator).shape
+        torch.Size([5])
+    """
+    check_count("num_samples", num_samples)
+    model._check_x(x)
+    z = draw(model.prior, (num_samples, *x.shape[:-1]), generator)
+    return log_mean_exp(model.likelihood(z).log_prob(x))
+
+
+def importance_log_prob(
+    model: LatentVariableModel,
+    x: Tensor,
+    proposal: Distribution,
+    num_samples: int,
+    generator: torch.Generator,
+) -> Tensor:
+    r"""Return the importance-sampled estimate of the log-evidence.
+
+    .. math:: \log \hat p_K(\mathbf{x}) = \log \frac{1}{K} \sum_{k=1}^K
+        \frac{p(\mathbf{x}, \mathbf{z}_k \mid \theta)}{q(\mathbf{z}_k)}, \qquad
+        \mathbf{z}_k \sim q(\mathbf{z}).
+
+    With the prior as proposal this is the naive estimate; with the posterior every term equals
+    the evidence.
+
+    Arguments:
+        model: The latent variable model.
+        x: Observations, `(*, D)`. Each one gets its own draws.
+        proposal: The distribution q, positive wherever the posterior is. Its batch shape is that
+            of x, `(*)`, so that each observation has its own; or empty, so that all share one.
+        num_samples: The number of draws K for each observation.
+        generator: The source of randomness.
+
+    Returns:
+        One estimate for each observation, `(*)`.
+
+    Example:
+        >>> from nfbook.latent import PPCA
+        >>> model = PPCA(torch.ones(2, 1), torch.zeros(2), 1.0)
+        >>> x = torch.zeros(2)
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> estimate = importance_log_prob(model, x, model.posterior(x), 10, generator)
+        >>> bool((estimate - model.log_prob(x)).abs() < 1e-5)
+        True
+    """
+    check_count("num_samples", num_samples)
+    model._check_x(x)
+    _check_proposal(x, proposal)
+    missing = x.shape[: x.ndim - 1 - len(proposal.batch_shape)]
+    z = draw(proposal, (num_samples, *missing), generator)
+    return log_mean_exp(log_weights(model, x, z, proposal))
+
+
+def _check_proposal(x: Tensor, proposal: Distribution) -> None:
+    if not isinstance(proposal, Distribution):
+        raise TypeError(
+            f"proposal must be a torch.distributions.Distribution, got {type(proposal).__name__}"
+        )
+    if proposal.batch_shape not in (torch.Size(), x.shape[:-1]):
+        raise ValueError(
+            f"proposal must have batch shape () or that of x, {tuple(x.shape[:-1])}, "
+            f"got {tuple(proposal.batch_shape)}"
+        )
+
+
+def _check_log_values(name: str, values: Tensor) -> None:
+    if not isinstance(values, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(values).__name__}")
+    if not values.is_floating_point():
+        raise TypeError(f"{name} must be a floating-point tensor, got {values.dtype}")
+    if values.ndim == 0 or values.numel() == 0:
+        raise ValueError(
+            f"{name} must have shape (K, *) with K at least 1, got {tuple(values.shape)}"
+        )
+    wrong = int((torch.isnan(values) | torch.isposinf(values)).sum())
+    if wrong:
+        raise ValueError(
+            f"{name} must be finite or minus infinity, got {wrong} NaN or plus infinity"
+        )
