@@ -1,0 +1,149 @@
+"""Automatic checks for the book's exercises.
+
+A reader hands an answer to `check`, which says whether it is right and, where a common mistake
+explains the answer, which one. Nothing is raised, so a notebook runs on to its end::
+
+    ✗ bayes-1: you divided by n. The prior counts as a + b further tosses.
+
+The exercises of a chapter stand in the module of its name, in a dictionary ``EXERCISES``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["Exercise", "Mistake", "check"]
+
+Solution = Callable[..., Tensor | float]
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A wrong solution that readers come to, and the hint that leads out of it.
+
+    Example:
+        >>> Mistake(lambda: 1.0, "you forgot to divide by 2.").hint
+        'you forgot to divide by 2.'
+    """
+
+    solution: Solution
+    hint: str
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """What a right answer is.
+
+    Attributes:
+        solution: The right answer, as a function. Without ``at`` it takes no arguments and the
+            reader gives its value; with ``at`` the reader gives a function too.
+        hint: What to say when no known mistake explains the answer.
+        mistakes: Known mistakes, tried in order.
+        at: Arguments at which a reader's function is compared.
+        tol: The largest relative error of a right answer.
+
+    Example:
+        >>> half = Exercise(solution=lambda: 0.5, hint="think of symmetry.")
+        >>> half.solution()
+        0.5
+    """
+
+    solution: Solution
+    hint: str
+    mistakes: tuple[Mistake, ...] = ()
+    at: tuple[tuple[Any, ...], ...] = ()
+    tol: float = 1e-6
+
+
+def check(name: str, answer: object) -> None:
+    """Print whether ``answer`` solves the exercise ``name``, such as ``"bayes-1"``.
+
+    Raises:
+        ValueError: There is no such exercise.
+
+    Example:
+        >>> check("bayes-1", None)
+        ○ bayes-1: no answer yet. Replace None by yours and run the cell again.
+    """
+    exercise = _find(name)
+    if answer is None:
+        print(f"○ {name}: no answer yet. Replace None by yours and run the cell again.")
+        return
+    problem = _problem(exercise, answer)
+    print(f"✗ {name}: {problem}" if problem else f"✓ {name}: correct.")
+
+
+def _find(name: str) -> Exercise:
+    chapter, _, _ = str(name).rpartition("-")
+    try:
+        exercises: dict[str, Exercise] = import_module(f"{__name__}.{chapter}").EXERCISES
+    except (ImportError, ValueError):
+        exercises = {}
+    if name not in exercises:
+        known = f"; this chapter has {', '.join(exercises)}" if exercises else ""
+        raise ValueError(f"name must be an exercise such as 'bayes-1', got {name!r}{known}")
+    return exercises[name]
+
+
+def _problem(exercise: Exercise, answer: object) -> str | None:
+    """Return what is wrong with an answer, or None."""
+    try:
+        given = _values(exercise, answer)
+    except _UnusableError as error:
+        return str(error)
+    right = _values(exercise, exercise.solution if exercise.at else exercise.solution())
+    for one, other in zip(given, right, strict=True):
+        if one.shape != other.shape:
+            return f"the shape should be {tuple(other.shape)}, yours is {tuple(one.shape)}."
+    if _agree(given, right, exercise.tol):
+        return None
+    for mistake in exercise.mistakes:
+        value = mistake.solution if exercise.at else mistake.solution()
+        if _agree(given, _values(exercise, value), exercise.tol):
+            return mistake.hint
+    if any(not bool(torch.isfinite(one).all()) for one in given):
+        return f"the result holds NaN or infinity. {exercise.hint}"
+    return exercise.hint
+
+
+class _UnusableError(Exception):
+    """An answer that cannot be compared, with the reason."""
+
+
+def _values(exercise: Exercise, answer: object) -> list[Tensor]:
+    if not exercise.at:
+        if callable(answer):
+            raise _UnusableError("the answer should be a value, yours is a function. Call it.")
+        return [_tensor(answer)]
+    if not callable(answer):
+        raise _UnusableError(f"the answer should be a function, yours is {type(answer).__name__}.")
+    values = []
+    for arguments in exercise.at:
+        try:
+            values.append(_tensor(answer(*arguments)))
+        except Exception as error:
+            # Whatever the reader's function raises is a message for the reader.
+            raise _UnusableError(f"your function raised {type(error).__name__}: {error}") from error
+    return values
+
+
+def _tensor(value: object) -> Tensor:
+    try:
+        return torch.as_tensor(value, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise _UnusableError(
+            f"the answer should be a number or a tensor, yours is {type(value).__name__}."
+        ) from error
+
+
+def _agree(given: list[Tensor], right: list[Tensor], tol: float) -> bool:
+    return all(
+        one.shape == other.shape and torch.allclose(one, other, rtol=tol, atol=tol * 1e-3)
+        for one, other in zip(given, right, strict=True)
+    )

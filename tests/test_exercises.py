@@ -1,0 +1,101 @@
+"""The exercises' checks, as a reader meets them."""
+
+import math
+
+import pytest
+import torch
+from pages import Page
+
+from nfbook import exercises
+from nfbook.exercises import Exercise, Mistake, check
+
+HALF = Exercise(
+    solution=lambda: 0.5,
+    hint="think of symmetry.",
+    mistakes=(Mistake(lambda: 1.0, "you forgot to divide by 2."),),
+)
+SQUARE = Exercise(
+    solution=lambda x: x**2,
+    hint="multiply x by itself.",
+    mistakes=(Mistake(lambda x: 2 * x, "that is the double."),),
+    at=((torch.tensor(3.0),), (torch.tensor(-1.0),)),
+)
+
+
+@pytest.fixture
+def say(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Return what `check` prints for an answer."""
+
+    def run(exercise: Exercise, answer: object) -> str:
+        monkeypatch.setattr(exercises, "_find", lambda name: exercise)
+        check("some-1", answer)
+        return capsys.readouterr().out.removesuffix("\n")
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (None, "○ some-1: no answer yet. Replace None by yours and run the cell again."),
+        (0.5, "✓ some-1: correct."),
+        (torch.tensor(0.5), "✓ some-1: correct."),
+        (1, "✗ some-1: you forgot to divide by 2."),
+        (0.4, "✗ some-1: think of symmetry."),
+        (math.nan, "✗ some-1: the result holds NaN or infinity. think of symmetry."),
+        (
+            [0.5, 0.5],
+            "✗ some-1: the shape should be (), yours is (2,).",
+        ),
+        ("half", "✗ some-1: the answer should be a number or a tensor, yours is str."),
+        (lambda: 0.5, "✗ some-1: the answer should be a value, yours is a function. Call it."),
+    ],
+)
+def test_value(say, answer, said):
+    assert say(HALF, answer) == said
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (lambda x: x * x, "✓ some-1: correct."),
+        (lambda x: x + x, "✗ some-1: that is the double."),
+        (lambda x: abs(x), "✗ some-1: multiply x by itself."),
+        (9.0, "✗ some-1: the answer should be a function, yours is float."),
+        (lambda: 1, "✗ some-1: your function raised TypeError"),
+        (lambda x: x.nothing, "✗ some-1: your function raised AttributeError"),
+    ],
+)
+def test_function(say, answer, said):
+    assert say(SQUARE, answer).startswith(said)
+
+
+@pytest.mark.parametrize("name", ["bayes-99", "nothing-1", "bayes", "", None])
+def test_unknown_name_is_named(name):
+    with pytest.raises(ValueError, match="name must be an exercise such as 'bayes-1', got"):
+        check(name, 1.0)
+
+
+def test_unknown_number_lists_the_chapters_exercises():
+    with pytest.raises(ValueError, match="this chapter has bayes-1, bayes-2"):
+        check("bayes-99", 1.0)
+
+
+def test_every_exercise_is_asked_and_solved_on_its_page(book: list[Page]):
+    """Each has a cell that waits for the reader's answer, and a solution that passes its check."""
+    for page in book:
+        lines = [
+            line
+            for cell in page.code
+            for output in cell.outputs
+            for line in output.get("text", "").splitlines()
+        ]
+        asked = [line.split(":")[0][2:] for line in lines if line.startswith("○ ")]
+        solved = [line.split(":")[0][2:] for line in lines if line.startswith("✓ ") if ":" in line]
+        solved = [name for name in solved if name in asked]
+        assert asked == solved, page.name
+        assert not any(line.startswith("✗") for line in lines)
+        if page.is_notebook:
+            chapter = exercises._find(asked[0])
+            assert isinstance(chapter, Exercise)
+            assert 2 <= len(asked) <= 5
