@@ -1,0 +1,48 @@
+"""The modules of the interactive figures as text: for a notebook's widget and for a page."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+__all__ = ["css", "esm", "static_scripts"]
+
+HERE = Path(__file__).parent
+KIT_IMPORT = re.compile(r'^import \{[^}]*\} from "\./kit\.mjs";$', flags=re.MULTILINE)
+
+
+def esm(module: str) -> str:
+    """Return the text of a module, with the kit that it imports in the import's place."""
+    kit = (HERE / "kit.mjs").read_text(encoding="utf-8")
+    text = (HERE / f"{module}.mjs").read_text(encoding="utf-8")
+    return KIT_IMPORT.sub(lambda _: kit, text)
+
+
+def css() -> str:
+    """Return the style that all figures share."""
+    return (HERE / "explorable.css").read_text(encoding="utf-8")
+
+
+def static_scripts() -> dict[str, str]:
+    """Return the scripts that carry the modules to a static page, by file name.
+
+    A browser refuses to import a module from a file on disk. It does run an ordinary script from
+    there, so each of these stores one module as text, and ``mount.js`` imports the text::
+
+        window.nfbookModules.coin = {"esm": "...", "css": "..."}
+
+    Example:
+        >>> list(static_scripts())
+        ['coin.js']
+    """
+    modules = sorted(path.stem for path in HERE.glob("*.mjs") if path.stem != "kit")
+    return {f"{module}.js": _script(module) for module in modules}
+
+
+def _script(module: str) -> str:
+    content = json.dumps({"esm": esm(module), "css": css()}, indent=1)
+    return (
+        "window.nfbookModules = window.nfbookModules || {};\n"
+        f"window.nfbookModules[{json.dumps(module)}] = {content};\n"
+    )
