@@ -1,0 +1,81 @@
+"""What the tests share: pages, built site, browser, and nbval's comparison of pictures."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from http.server import ThreadingHTTPServer
+from pathlib import Path
+
+import matplotlib
+import nbval.plugin
+import pytest
+from playwright.sync_api import Browser, sync_playwright
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT / "book" / "_ext"), str(ROOT / "tools")]
+
+import chromium  # noqa: E402
+import pages  # noqa: E402
+import serve  # noqa: E402
+from pictures import compare_outputs  # noqa: E402
+
+nbval.plugin.IPyNbCell.compare_outputs = compare_outputs
+
+# Plots of doctests and tests need no screen. Set here and not in the environment, since the
+# notebooks' kernels inherit that, and choose their own backend.
+matplotlib.use("agg")
+
+
+@dataclass(frozen=True)
+class Site:
+    """The built book: its folder, and its address on a server of this machine."""
+
+    folder: Path
+    url: str
+
+    @property
+    def pages(self) -> list[str]:
+        """The addresses of all pages, relative to the site's root."""
+        return sorted(p.relative_to(self.folder).as_posix() for p in self.folder.glob("**/*.html"))
+
+
+@pytest.fixture(scope="session")
+def book() -> list[pages.Page]:
+    """The pages' sources, in the book's order."""
+    return pages.pages()
+
+
+@pytest.fixture(scope="session")
+def site() -> Iterator[Site]:
+    """Serve the built book on a free port."""
+    folder = ROOT / "_build" / "html"
+    if not (folder / "index.html").exists():
+        pytest.fail(f"there is no built book in {folder}; run `make book` first")
+    handler = partial(serve.Handler, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield Site(folder, f"http://127.0.0.1:{server.server_port}")
+        server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Start headless Chromium."""
+    executable = chromium.find()
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(
+            executable_path=executable,
+            args=[
+                "--no-sandbox",  # a container's root user has none
+                "--disable-gpu",
+                "--disable-background-networking",
+                # The network is cut: no name resolves but this machine's.
+                "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+            ],
+        )
+        yield started
+        started.close()
