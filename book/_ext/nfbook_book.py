@@ -1,0 +1,177 @@
+"""The book's Sphinx extension: two generated pages and what the static page needs besides.
+
+``{equation-ledger}``
+    Lists every numbered equation with its check.
+``{run-times}``
+    Lists how long each page's notebook runs, and how large it is.
+
+On every page it also drops a script that would otherwise stand there twice, and on pages with an
+interactive figure it adds the scripts of that figure. Of the theme's two thousand icons it keeps
+those that the book shows.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from pages import ROOT, Page, pages
+from sphinx.application import Sphinx
+from sphinx.config import Config
+from sphinx.util.docutils import SphinxDirective
+
+from nfbook.explorables import static_scripts
+
+FORMS = {
+    "verify": "equal",
+    "verify_bound": "bound",
+    "verify_limit": "limit",
+    "verify_mean": "expectation",
+    "verify_samples": "distribution",
+}
+
+
+class Generated(SphinxDirective):
+    """A directive whose content is written by code, as MyST text."""
+
+    def run(self) -> list[nodes.Node]:
+        """Parse what `markdown` returns; the page is read again whenever a source changes."""
+        for page in pages():
+            self.env.note_dependency(str(page.path))
+        return self.parse_text_to_nodes(self.markdown(), allow_section_headings=True)
+
+    def markdown(self) -> str:
+        """Return the text to parse."""
+        raise NotImplementedError
+
+
+class EquationLedger(Generated):
+    """The list of all numbered equations and their checks."""
+
+    def markdown(self) -> str:
+        """One section a chapter, one row a check."""
+        chapters = [page for page in pages() if page.equations]
+        equations = sum(len(page.equations) for page in chapters)
+        checks = sum(len(page.checks) for page in chapters)
+        parts = [f"{equations} numbered equations, {checks} checks."]
+        for page in chapters:
+            parts += [f"## {page.title}", _ledger_table(page)]
+        return "\n\n".join(parts)
+
+
+def _ledger_table(page: Page) -> str:
+    rows = ["| equation | name | kind | what the check showed |", "|---|---|---|---|"]
+    for label in page.equations:
+        name = label.removeprefix("eq-").replace("-", " ")
+        for check in page.checks:
+            if check.label == label:
+                rows.append(f"| {{eq}}`{label}` | {name} | {FORMS[check.form]} | {check.line} |")
+    return "\n".join(rows)
+
+
+class RunTimes(Generated):
+    """The list of measured run times."""
+
+    def markdown(self) -> str:
+        """One row a notebook."""
+        path = ROOT / "book" / "run_times.json"
+        self.env.note_dependency(str(path))
+        times = json.loads(path.read_text(encoding="utf-8"))
+        rows = ["| page | run time | code cells | figures |", "|---|---:|---:|---:|"]
+        for page in pages():
+            if page.is_notebook:
+                seconds = times["seconds"][f"{page.path.relative_to(ROOT / 'book')}"]
+                figures = sum("figure" in c.metadata.get("mystnb", {}) for c in page.code)
+                link = f"[](/{page.name})"
+                rows.append(f"| {link} | {seconds:.1f} s | {len(page.code)} | {figures} |")
+        versions = ", ".join(f"{name} {version}" for name, version in times["versions"].items())
+        return "\n".join(rows) + f"\n\nMeasured on {times['machine']}, with {versions}."
+
+
+def drop_repeated_scripts(
+    app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any
+) -> None:
+    """Keep the first of several scripts with the same text.
+
+    sphinx-thebe registers its settings without a file name. Sphinx then holds them twice, once
+    under the name None and once under '', and the second ``const THEBE_JS_URL`` is an error.
+    """
+    seen: set[str] = set()
+    kept = []
+    for script in context.get("script_files", []):
+        body = getattr(script, "attributes", {}).get("body")
+        if body is None or body not in seen:
+            kept.append(script)
+        seen.add(body or "")
+    context["script_files"] = kept
+
+
+def add_explorables(
+    app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any
+) -> None:
+    """Load the interactive figures' modules on the pages that hold one."""
+    body = context.get("body", "")
+    for name in static_scripts():
+        if f'data-module="{Path(name).stem}"' in body:
+            app.add_js_file(f"explorables/{name}")
+    if 'class="nfbook-explorable"' in body:
+        app.add_js_file("mount.js", defer="defer", priority=900)
+
+
+def write_explorables(app: Sphinx, exception: Exception | None) -> None:
+    """Write each module as a classic script, since a page opened from a file cannot import one."""
+    if exception is None and app.builder.name == "html":
+        folder = Path(app.outdir) / "_static" / "explorables"
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in static_scripts().items():
+            (folder / name).write_text(text, encoding="utf-8")
+
+
+# An entry of Font Awesome's script: name, [width, height, [aliases], code, path].
+ICON = re.compile(
+    r'(?P<name>"[a-z0-9-]+"|[a-z0-9]+):\[\d+,\d+,\[(?P<aliases>[^\]]*)\],"[0-9a-f]+",'
+    r'(?:"[^"]*"|\["[^"]*"(?:,"[^"]*")*\])\],?'
+)
+
+
+def keep_used_icons(app: Sphinx, exception: Exception | None) -> None:
+    """Drop the icons that no page and no script names: they are half of a first visit's bytes."""
+    if exception is not None or app.builder.name != "html":
+        return
+    folder = Path(app.outdir)
+    scripts = folder / "_static" / "scripts"
+    sources = [*folder.glob("**/*.html"), *scripts.glob("*-theme.js")]
+    used = {
+        name
+        for source in sources
+        for name in re.findall(r"\bfa-([a-z0-9-]+)", source.read_text(encoding="utf-8"))
+    }
+
+    def keep(entry: re.Match[str]) -> str:
+        names = {entry["name"].strip('"'), *re.findall(r'"([a-z0-9-]+)"', entry["aliases"])}
+        return entry.group() if names & used else ""
+
+    icons = scripts / "fontawesome.js"
+    icons.write_text(ICON.sub(keep, icons.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def name_repository(app: Sphinx, config: Config) -> None:
+    """Let the pages write ``{{ repository }}`` for a link to the repository."""
+    address = config.html_theme_options["repository_url"]
+    config.myst_substitutions["repository"] = f"[repository]({address})"
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Register all of it."""
+    app.add_directive("equation-ledger", EquationLedger)
+    app.add_directive("run-times", RunTimes)
+    app.connect("config-inited", name_repository, priority=100)
+    app.connect("html-page-context", add_explorables)
+    app.connect("html-page-context", drop_repeated_scripts, priority=999)
+    app.connect("build-finished", write_explorables)
+    # The theme and Sphinx copy their files while the build finishes.
+    app.connect("build-finished", keep_used_icons, priority=900)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,53 @@
+"""The pictures that code draws for the book's face are what the code draws now."""
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+import draw_cover
+import draw_directions
+import draw_logo
+import pytest
+import torch
+from pictures import difference
+
+STATIC = draw_logo.STATIC
+
+
+@pytest.mark.parametrize(("name", "text"), draw_logo.draw().items())
+def test_logo_is_as_drawn(name: str, text: str):
+    assert (STATIC / name).read_text(encoding="utf-8") == text
+    ElementTree.fromstring(text)
+
+
+def test_directions_are_as_drawn():
+    assert (STATIC / "directions.svg").read_text(encoding="utf-8") == draw_directions.draw()
+
+
+def test_cover_is_as_drawn(tmp_path: Path):
+    fresh = draw_cover.draw(tmp_path)
+    assert difference((STATIC / "cover.png").read_bytes(), fresh.read_bytes()) is None
+
+
+def test_the_logos_map_keeps_areas():
+    """As its docstring says: the Jacobian's determinant is 1."""
+    z = torch.tensor([0.7, -0.3], dtype=torch.float64)
+    jacobian = torch.func.jacrev(lambda p: torch.stack(draw_logo.bend(p[0], p[1])))(z)
+    assert torch.linalg.det(jacobian) == pytest.approx(1.0, abs=1e-12)
+
+
+def test_the_covers_flow_carries_the_gaussian_to_the_target():
+    """By the change of variables: the log densities differ by the flow's log-determinant."""
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(8, 2, generator=generator, dtype=torch.float64)
+    for t in draw_cover.TIMES[1:]:
+        x = draw_cover.flow(z, t, steps=200)
+        jacobian = torch.func.vmap(torch.func.jacrev(lambda p, t=t: draw_cover.flow(p, t, 200)))(z)
+        ladj = torch.linalg.slogdet(jacobian).logabsdet
+        expected = draw_cover.log_density(z, 0.0) - ladj
+        assert draw_cover.log_density(x, t) == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_covers_base_is_standard_normal():
+    z = torch.randn(50, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    normal = torch.distributions.Normal(torch.zeros(2, dtype=torch.float64), 1.0)
+    assert draw_cover.log_density(z, 0.0) == pytest.approx(normal.log_prob(z).sum(-1), abs=1e-12)

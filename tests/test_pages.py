@@ -1,0 +1,48 @@
+"""The reader of the book's sources: which equations are numbered, and which checks stand there."""
+
+import nbformat
+import pytest
+from pages import checks_of, numbered
+
+MATH = "```{math}\n:label: eq-one\na = b\n```"
+
+
+@pytest.mark.parametrize(
+    ("text", "labels"),
+    [
+        (MATH, ["eq-one"]),
+        (f"````{{prf:theorem}} Name\n:label: thm-a\n\n{MATH}\n````", ["eq-one"]),
+        (f"```{{admonition}} Title\n:class: note\ntext\n```\n\n{MATH}", ["eq-one"]),
+        (f":::{{note}}\n{MATH}\n:::\n{MATH.replace('one', 'two')}", ["eq-one", "eq-two"]),
+        (f"````\n{MATH}\n````", []),
+        (f"````md\n{MATH}\n````\n{MATH}", ["eq-one"]),
+        ("```{math}\na = b\n```", []),
+        ("$$\na = b\n$$ (eq-dollar)", ["eq-dollar"]),
+        ("$$ a = b $$ (eq-dollar)", ["eq-dollar"]),
+        ("- item\n\n  ```{math}\n  :label: eq-indented\n  a\n  ```", ["eq-indented"]),
+    ],
+)
+def test_numbered_equations_are_found(text, labels):
+    assert list(numbered(text)) == labels
+
+
+def cell(source, *lines):
+    outputs = [nbformat.v4.new_output("stream", text="".join(f"{line}\n" for line in lines))]
+    return nbformat.v4.new_code_cell(source, outputs=outputs)
+
+
+def test_checks_carry_the_line_they_showed():
+    first, second = checks_of(
+        cell('verify("eq-a", x, y)\nverify_bound("eq-b", x, y)', "✓ eq-b holds 2", "✓ eq-a holds 1")
+    )
+    assert (first.label, first.form, first.line) == ("eq-a", "verify", "holds 1")
+    assert (second.label, second.form, second.line) == ("eq-b", "verify_bound", "holds 2")
+
+
+def test_a_check_in_a_comment_or_a_string_is_none():
+    assert checks_of(cell('# verify("eq-a", x, y)\nprint("verify(\'eq-a\', x, y)")')) == []
+
+
+def test_a_check_that_showed_nothing_has_no_line():
+    (check,) = checks_of(cell('if False:\n    verify("eq-a", x, y)'))
+    assert check.line is None
