@@ -1,0 +1,66 @@
+# Commands for readers and authors; `make` alone lists them. Works with GNU make 3.81 and later.
+#
+#   make PYTHON=python3.13 book             another Python, which makes .venv anew
+#   make CHROMIUM=/path/to/chrome test      another browser
+#   make ARGS="-k bayes -x" test            more arguments for pytest
+#   make PAGES=book/bayes.ipynb notebooks   one page only
+#   make PORT=8001 serve                    another port
+
+PYTHON ?= python3
+PORT ?= 8000
+ARGS ?=
+PAGES ?=
+
+BIN := .venv/bin
+# An interpreter asked for by name may replace an environment of another version.
+CHOSEN := $(if $(filter file,$(origin PYTHON)),,--chosen)
+export NFBOOK_GOAL := $(firstword $(MAKECMDGOALS))
+
+# Two or more processes; loadscope keeps a notebook's cells together and in order.
+PARALLEL ?= -n logical --maxprocesses 4 --dist loadscope
+NBVAL := --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg
+
+.DEFAULT_GOAL := help
+.PHONY: help environment book test notebooks lab lint serve links pins clean
+
+help: ## list these commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+
+environment: ## make or update .venv with the pinned packages
+	@command -v "$(PYTHON)" > /dev/null || { \
+	  echo "There is no $(PYTHON) here. nfbook needs Python 3.11 or newer:" >&2; \
+	  echo "install one, or name one:  make PYTHON=/path/to/python $(NFBOOK_GOAL)" >&2; \
+	  exit 1; }
+	@"$(PYTHON)" tools/environment.py $(CHOSEN)
+
+book: environment ## build the HTML book and say where to open it
+	@$(BIN)/python tools/build_book.py
+
+test: book ## test the package, its examples, every notebook and the built site
+	@$(BIN)/python tools/chromium.py
+	$(BIN)/python -m pytest $(PARALLEL) $(NBVAL) nfbook tests book $(ARGS)
+
+notebooks: environment ## run the notebooks and store their outputs
+	$(BIN)/python tools/run_notebooks.py $(PAGES)
+
+lab: environment ## work on the notebooks in JupyterLab
+	$(BIN)/python -m jupyterlab --LabApp.default_url=/lab/tree/book
+
+lint: environment ## check style and types
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
+
+serve: book ## serve the built book on this machine
+	@$(BIN)/python tools/serve.py $(PORT)
+
+links: environment ## check the links that leave the book (needs the network)
+	$(BIN)/jupyter-book build . --builder linkcheck
+
+pins: ## pin the newest versions that pyproject.toml admits
+	@"$(PYTHON)" tools/pins.py
+
+clean: ## remove the built book and all caches, but keep .venv
+	rm -rf _build .pytest_cache .mypy_cache .ruff_cache .hypothesis nfbook.egg-info
+	find book nfbook tests tools -name __pycache__ -prune -exec rm -rf {} +
+	find book -name .ipynb_checkpoints -prune -exec rm -rf {} +
