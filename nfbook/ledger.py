@@ -32,7 +32,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nfbook._checks import check_count, check_generator, check_tensor
+from nfbook._checks import check_count, check_generator, check_same_dtype, check_tensor
 
 __all__ = [
     "EquationError",
@@ -90,8 +90,9 @@ def verify(
 
     Raises:
         EquationError: The sides differ by more than ``tol``, or a mistaken side does not.
+        TypeError: A side or ``inputs`` is not of the kind described above.
         ValueError: The check is vacuous: a side compared with itself, inputs that never vary,
-            or a tolerance above 0.01.
+            a tolerance above 0.01, or a scale that makes it as loose as that.
 
     Example:
         >>> def angle(generator):
@@ -112,16 +113,14 @@ def verify(
         raise ValueError(f"{label}: lhs and rhs are the same object, so the check cannot fail")
     left = _evaluate(label, "lhs", lhs, cases)
     right = _evaluate(label, "rhs", rhs, cases)
-    errors = _errors(label, left, right, scale)
-    _raise_if_worse(label, errors, tol, left, right, cases)
-    for mistake, side in (wrong or {}).items():
+    if scale is not None:
+        _check_scale(label, scale, tol, right)
+    _raise_if_worse(label, _errors(label, left, right, scale), tol, left, right, cases)
+    for mistake, side in _mistakes(wrong):
         mistaken = _errors(label, left, _evaluate(label, mistake, side, cases), scale)
         if not bool((mistaken > tol).any()):
             raise EquationError(f"{label}: {mistake} it should fail, but it holds to {tol:g}")
-    count = (
-        f"{len(cases) if cases else len(left)} {over or ('random inputs' if cases else 'values')}"
-    )
-    _show(label, f"holds to {tol:g}: {count}{_failures(wrong)}")
+    _show(label, f"holds to {tol:g}: {_count(cases, left, over)}{_failures(wrong)}")
 
 
 def verify_bound(
@@ -178,21 +177,18 @@ def verify_bound(
     high = _evaluate(label, "upper", upper, cases)
 
     def excess(top: Tensor) -> Tensor:
-        _check_alike(label, low, top)
-        return (low - top) / torch.maximum(low.abs(), top.abs()).clamp(min=1e-300)
+        size = _errors(label, low, top, None)
+        return torch.where(low <= top, -size, size)
 
     _raise_if_worse(label, excess(high), tol, low, high, cases, names=("lower", "upper"))
     if strict and not bool((excess(high) < -tol).any()):
         raise EquationError(
             f"{label}: both sides are equal in every case, so verify() is the check"
         )
-    for mistake, side in (wrong or {}).items():
+    for mistake, side in _mistakes(wrong):
         if not bool((excess(_evaluate(label, mistake, side, cases)) > tol).any()):
             raise EquationError(f"{label}: {mistake} it should fail, but it holds as a bound")
-    count = (
-        f"{len(cases) if cases else len(low)} {over or ('random inputs' if cases else 'values')}"
-    )
-    _show(label, f"holds as a bound: {count}{_failures(wrong)}")
+    _show(label, f"holds as a bound: {_count(cases, low, over)}{_failures(wrong)}")
 
 
 def verify_limit(
@@ -212,7 +208,8 @@ def verify_limit(
 
     Raises:
         EquationError: The error grows, ends above ``tol``, or shrinks at another rate.
-        ValueError: Fewer than three points, or points that do not increase.
+        TypeError: ``value`` returns no tensor, or ``along`` holds no numbers.
+        ValueError: Fewer than three points, or points that are not positive and increasing.
 
     Example:
         >>> verify_limit(
@@ -226,9 +223,8 @@ def verify_limit(
         ✓ eq-euler converges to within 0.0002 at 10000, like n^-1
     """
     _check_request(label, tol)
-    if len(along) < 3 or any(a >= b for a, b in pairwise(along)):
-        raise ValueError(f"along must hold three or more increasing numbers, got {tuple(along)}")
-    errors = [float(_absolute_error(label, value(n), limit).max()) for n in along]
+    _check_along(along)
+    errors = [float(_distance(label, value(n), limit).max()) for n in along]
     shown = ", ".join(f"{n:g}: {e:.3g}" for n, e in zip(along, errors, strict=True))
     if not all(a > b for a, b in pairwise(errors)):
         raise EquationError(f"{label}: the error does not shrink at every step ({shown})")
@@ -236,8 +232,11 @@ def verify_limit(
         raise EquationError(f"{label}: the last error is above the tolerance {tol:g} ({shown})")
     message = f"converges to within {tol:g} at {along[-1]:g}"
     if rate is not None:
+        _check_between("rate", rate, 0, 100)
+        if errors[-1] == 0:
+            raise EquationError(f"{label}: the last error is 0, so it has no rate ({shown})")
         slope = math.log(errors[0] / errors[-1]) / math.log(along[-1] / along[0])
-        if abs(slope - rate) > 0.1 * abs(rate):
+        if abs(slope - rate) > 0.1 * rate:
             raise EquationError(f"{label}: the error shrinks like n^-{slope:.3g}, not n^-{rate:g}")
         message += f", like n^-{rate:g}"
     _show(label, message)
@@ -280,28 +279,33 @@ def verify_mean(
         ✓ eq-variance holds on average: 100000 draws, 5 standard errors
     """
     _check_label(label)
-    check_tensor("draws", draws, ("n", *draws.shape[1:]))
-    check_tensor("expected", expected, tuple(draws.shape[1:]))
+    # Six standard errors are exceeded by chance once in a thousand million.
+    _check_between("sigmas", sigmas, 0, 6)
+    _check_between("precision", precision, 0, 0.1)
+    check_tensor("draws", draws, ("n", *getattr(draws, "shape", ())[1:]))
     if len(draws) < 100:
         raise ValueError(f"draws must hold at least 100 draws, got {len(draws)}")
     error = draws.std(dim=0) / math.sqrt(len(draws))
+
+    def distance(name: str, value: Tensor) -> float:
+        check_tensor(name, value, tuple(draws.shape[1:]))
+        check_same_dtype(draws=draws, **{name: value})
+        off = (draws.mean(dim=0) - value).abs()
+        return float((off / error.clamp(min=torch.finfo(error.dtype).tiny)).max())
+
+    off = distance("expected", expected)
     size = expected.abs().max()
     if bool((error > precision * size).any()):
         raise ValueError(
             f"{label}: the standard error {float(error.max()):.3g} is above {precision:g} of the "
             f"expectation's size {float(size):.3g}; average over more draws"
         )
-
-    def distance(value: Tensor) -> float:
-        return float(((draws.mean(dim=0) - value).abs() / error.clamp(min=1e-300)).max())
-
-    off = distance(expected)
-    if not off <= sigmas:
+    if off > sigmas:
         raise EquationError(
             f"{label}: the average is {off:.3g} standard errors off, not {sigmas:g}"
         )
-    for mistake, value in (wrong or {}).items():
-        if distance(value) <= sigmas:
+    for mistake, value in _mistakes(wrong):
+        if distance(mistake, value) <= sigmas:
             raise EquationError(f"{label}: {mistake} it should fail, but the average agrees")
     _show(
         label,
@@ -332,6 +336,7 @@ def verify_samples(
         ✓ eq-root holds in distribution: 10000 samples, false alarms 1e-06
     """
     _check_label(label)
+    _check_between("false_alarm", false_alarm, 0, 0.05)
     check_tensor("samples", samples, ("n",))
     n = len(samples)
     limit = math.sqrt(math.log(2 / false_alarm) / (2 * n))
@@ -339,22 +344,28 @@ def verify_samples(
         raise ValueError(
             f"samples must hold at least {math.ceil(50 * math.log(2 / false_alarm))}, got {n}"
         )
+    ordered = samples.sort().values
+    steps = torch.arange(n + 1, dtype=samples.dtype) / n
 
-    def distance(distribution: Callable[[Tensor], Tensor]) -> float:
-        stated = distribution(samples.sort().values)
-        steps = torch.arange(n + 1, dtype=samples.dtype) / n
+    def distance(name: str, distribution: Callable[[Tensor], Tensor]) -> float:
+        if not callable(distribution):
+            raise TypeError(f"{name} must be a function, got {type(distribution).__name__}")
+        stated = distribution(ordered)
+        check_tensor(f"{name}'s result", stated, (n,))
         return float(torch.maximum((stated - steps[:-1]).abs(), (stated - steps[1:]).abs()).max())
 
-    if not distance(cdf) <= limit:
+    apart = distance("cdf", cdf)
+    if apart > limit:
         raise EquationError(
-            f"{label}: the distribution functions are {distance(cdf):.3g} apart, more than "
-            f"{limit:.3g} for {n} samples"
+            f"{label}: the distribution functions are {apart:.3g} apart, more than {limit:.3g} "
+            f"for {n} samples"
         )
-    for mistake, distribution in (wrong or {}).items():
-        if distance(distribution) <= limit:
+    for mistake, distribution in _mistakes(wrong):
+        if distance(mistake, distribution) <= limit:
             raise EquationError(f"{label}: {mistake} it should fail, but the samples agree")
     _show(
-        label, f"holds in distribution: {n} {over}, false alarms {false_alarm:g}" + _failures(wrong)
+        label,
+        f"holds in distribution: {n} {over}, false alarms {false_alarm:g}" + _failures(wrong),
     )
 
 
@@ -374,8 +385,9 @@ def estimate(name: str, value: float, *, expected: float, within: float, digits:
 
     Raises:
         AssertionError: ``value`` is further from ``expected`` than ``within``, or NaN.
-        ValueError: ``within`` is not positive, or no smaller than the size of ``expected``,
-            so that even the sign could be wrong.
+        TypeError: A number is no number.
+        ValueError: ``within`` is not positive, or above half of the size of ``expected``: such a
+            range says little.
 
     Example:
         >>> estimate("mean of 100 draws", 2.013, expected=2.0, within=0.1)
@@ -385,13 +397,9 @@ def estimate(name: str, value: float, *, expected: float, within: float, digits:
         ...
         AssertionError: mean of 100 draws is 2.313, expected 2 ± 0.1
     """
-    value, expected, within = float(value), float(expected), float(within)
-    if not within > 0:
-        raise ValueError(f"within must be positive, got {within:g}")
-    if expected != 0 and within >= abs(expected):
-        raise ValueError(
-            f"within must be smaller than |expected| = {abs(expected):g}, got {within:g}"
-        )
+    value, expected = _number("value", value), _number("expected", expected)
+    check_count("digits", digits)
+    _check_between("within", within, 0, abs(expected) / 2)
     target = f"expected {expected:.{digits}g} ± {within:.2g}"
     if not abs(value - expected) <= within:
         raise AssertionError(f"{name} is {value:.{digits}g}, {target}")
@@ -408,8 +416,56 @@ def _check_label(label: str) -> None:
 
 def _check_request(label: str, tol: float) -> None:
     _check_label(label)
-    if not 0 < tol <= LOOSEST:
-        raise ValueError(f"tol must lie between 0 and {LOOSEST:g}, got {tol:g}")
+    _check_between("tol", tol, 0, LOOSEST)
+
+
+def _number(name: str, value: object) -> float:
+    """Return a number or a tensor without dimensions as a float."""
+    if isinstance(value, Tensor) and value.ndim == 0:
+        return float(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} must be a number, got {type(value).__name__}")
+    return float(value)
+
+
+def _check_between(name: str, value: object, low: float, high: float) -> None:
+    """Check that a number is above ``low`` and at most ``high``."""
+    number = _number(name, value)
+    if not low < number <= high:
+        raise ValueError(f"{name} must be above {low:g} and at most {high:g}, got {number:g}")
+
+
+def _check_scale(label: str, scale: float, tol: float, right: Tensor) -> None:
+    _check_between("scale", scale, 0, sys.float_info.max)
+    size = float(right.abs().max()) or 1.0
+    if tol * scale > LOOSEST * size:
+        raise ValueError(
+            f"{label}: scale {scale:g} allows differences of {tol * scale:.3g} where the right "
+            f"side is {size:.3g} at most, so the check says nothing"
+        )
+
+
+def _check_along(along: Sequence[float]) -> None:
+    if isinstance(along, str) or not isinstance(along, Sequence):
+        raise TypeError(f"along must be a sequence of numbers, got {type(along).__name__}")
+    points = [_number("along", n) for n in along]
+    if len(points) < 3 or points[0] <= 0 or any(a >= b for a, b in pairwise(points)):
+        raise ValueError(
+            f"along must hold three or more positive, increasing numbers, got {tuple(along)}"
+        )
+
+
+def _mistakes(wrong: Mapping[str, Any] | None) -> list[tuple[str, Any]]:
+    if wrong is not None and not isinstance(wrong, Mapping):
+        raise TypeError(f"wrong must map a mistake's name to a side, got {type(wrong).__name__}")
+    return list((wrong or {}).items())
+
+
+def _count(cases: list[tuple[Any, ...]] | None, side: Tensor, over: str | None) -> str:
+    """Say what was tried, such as ``200 random inputs``."""
+    number = len(side)
+    default = "random inputs" if cases else "value" if number == 1 else "values"
+    return f"{number} {over or default}"
 
 
 def _cases(
@@ -417,10 +473,14 @@ def _cases(
 ) -> list[tuple[Any, ...]] | None:
     if inputs is None:
         return None
+    if not callable(inputs):
+        raise TypeError(f"inputs must be a function, got {type(inputs).__name__}")
     check_count("trials", trials, minimum=2)
     generator = torch.Generator().manual_seed(0) if generator is None else generator
     check_generator("generator", generator)
     cases = [inputs(generator) for _ in range(trials)]
+    if not isinstance(cases[0], tuple):
+        raise TypeError(f"inputs must return a tuple, got {type(cases[0]).__name__}")
     if all(_same(a, b) for a, b in zip(cases[0], cases[1], strict=True)):
         raise ValueError("inputs must vary from draw to draw; does it use the generator?")
     return cases
@@ -436,11 +496,29 @@ def _evaluate(label: str, name: str, side: Side, cases: list[tuple[Any, ...]] | 
     """Return one side as a tensor whose first dimension counts the cases."""
     if cases is None:
         if not isinstance(side, Tensor):
-            raise TypeError(f"{label}: {name} must be a tensor unless inputs is given")
-        return side.detach().reshape(1) if side.ndim == 0 else side.detach()
-    if not callable(side):
-        raise TypeError(f"{label}: {name} must be a function of the inputs")
-    return torch.stack([side(*case).detach() for case in cases])
+            raise TypeError(
+                f"{label}: {name} must be a tensor unless inputs is given, got "
+                f"{type(side).__name__}"
+            )
+        values = [side.detach()]
+    elif callable(side):
+        values = [side(*case) for case in cases]
+    else:
+        raise TypeError(
+            f"{label}: {name} must be a function of the inputs, got {type(side).__name__}"
+        )
+    for value in values:
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
+            raise TypeError(f"{label}: {name} must be a floating-point tensor, got {kind}")
+        if value.shape != values[0].shape:
+            raise ValueError(
+                f"{label}: {name} must have one shape in all cases, got "
+                f"{tuple(values[0].shape)} and {tuple(value.shape)}"
+            )
+    if cases is None:
+        return values[0].reshape(1) if values[0].ndim == 0 else values[0]
+    return torch.stack([value.detach() for value in values])
 
 
 def _check_alike(label: str, left: Tensor, right: Tensor) -> None:
@@ -453,18 +531,24 @@ def _check_alike(label: str, left: Tensor, right: Tensor) -> None:
         raise ValueError(f"{label}: both sides are empty, so the check cannot fail")
 
 
-def _absolute_error(label: str, left: Tensor, right: Tensor) -> Tensor:
+def _distance(label: str, left: Tensor, right: Tensor) -> Tensor:
+    if not isinstance(left, Tensor) or not isinstance(right, Tensor):
+        raise TypeError(f"{label}: both sides must be tensors")
     _check_alike(label, left, right)
-    # Equal infinities differ by NaN, and NaN is never at most the tolerance.
+    # NaN is never equal and never at most the tolerance; equal infinities are equal.
     return torch.where(left == right, torch.zeros_like(left), (left - right).abs())
 
 
 def _errors(label: str, left: Tensor, right: Tensor, scale: float | None) -> Tensor:
-    difference = _absolute_error(label, left, right)
+    """Return the elements' errors, relative to the larger side unless a scale is given."""
+    distance = _distance(label, left, right)
     if scale is not None:
-        return difference / scale
-    size = torch.maximum(left.abs(), right.abs())
-    return torch.where(difference == 0, difference, difference / size)
+        return distance / scale
+    relative = distance / torch.maximum(left.abs(), right.abs())
+    # An infinite distance is as large as both sides together, an exact hit has no distance.
+    return torch.where(distance.isinf(), torch.ones_like(distance), relative).where(
+        distance != 0, torch.zeros_like(distance)
+    )
 
 
 def _raise_if_worse(

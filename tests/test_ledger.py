@@ -1,11 +1,12 @@
 """The ledger: what it accepts, what it rejects, and that no page can go unchecked."""
 
+import ast
 import math
 from collections import Counter
 
 import pytest
 import torch
-from pages import Page
+from pages import CHECKS, Page
 
 from nfbook.ledger import (
     EquationError,
@@ -91,7 +92,7 @@ def test_vacuous_checks_are_refused():
         verify("eq-x", x, x)
     with pytest.raises(ValueError, match="inputs must vary"):
         verify("eq-x", lambda a: a, lambda a: a + 0, inputs=lambda generator: (x,))
-    with pytest.raises(ValueError, match="tol must lie between"):
+    with pytest.raises(ValueError, match=r"tol must be above 0 and at most 0\.01"):
         verify("eq-x", x, x + 1, tol=0.5)
     with pytest.raises(ValueError, match="empty"):
         verify("eq-x", torch.zeros(0), torch.ones(0))
@@ -113,6 +114,51 @@ def test_bad_requests_are_named():
         verify("eq-x", lambda a: a, lambda a: a + 0, inputs=normal, generator=0)
 
 
+@pytest.mark.parametrize("scale", [-1.0, 0.0, math.inf, 1e12, math.nan])
+def test_scale_cannot_make_a_check_vacuous(scale):
+    with pytest.raises(ValueError, match="scale"):
+        verify("eq-x", torch.ones(3), torch.zeros(3), scale=scale)
+    with pytest.raises(ValueError, match="scale"):
+        verify("eq-x", torch.full((3,), 2e-9), torch.full((3,), 1e-9), scale=scale)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"tol": None}, "tol must be a number, got NoneType"),
+        ({"scale": "a"}, "scale must be a number, got str"),
+        ({"inputs": 3}, "inputs must be a function, got int"),
+        (
+            {"inputs": lambda g: torch.rand(2, generator=g)},
+            "inputs must return a tuple, got Tensor",
+        ),
+        ({"wrong": ["x"]}, "wrong must map a mistake's name to a side, got list"),
+        ({"lhs": lambda x: 1.0}, "lhs must be a floating-point tensor, got float"),
+        ({"lhs": lambda x: x > 0}, "lhs must be a floating-point tensor, got torch.bool"),
+        ({"rhs": lambda x: x.long()}, "rhs must be a floating-point tensor, got torch.int64"),
+        ({"lhs": None}, "lhs must be a function of the inputs, got NoneType"),
+    ],
+)
+def test_wrong_kinds_are_named(changed, message):
+    request = {"lhs": lambda x: x, "rhs": lambda x: x + 0, "inputs": normal} | changed
+    lhs, rhs = request.pop("lhs"), request.pop("rhs")
+    with pytest.raises(TypeError, match=message):
+        verify("eq-x", lhs, rhs, **request)
+
+
+def test_shapes_must_not_vary_between_cases():
+    def some(generator):
+        return (torch.rand(int(torch.randint(1, 9, (), generator=generator)), generator=generator),)
+
+    with pytest.raises(ValueError, match="lhs must have one shape in all cases"):
+        verify("eq-x", lambda x: x, lambda x: x + 0, inputs=some)
+
+
+def test_one_value_is_one_value(capsys):
+    verify("eq-x", torch.tensor(1.0, dtype=DOUBLE), torch.tensor(1.0, dtype=DOUBLE))
+    assert capsys.readouterr().out == "✓ eq-x holds to 1e-10: 1 value\n"
+
+
 # --- bound
 
 
@@ -126,6 +172,14 @@ def test_bound(capsys):
 def test_broken_bound_is_caught():
     with pytest.raises(EquationError, match=r"lower = .*upper ="):
         verify_bound("eq-x", lambda x: x.mean(), lambda x: x.median(), inputs=normal)
+
+
+def test_bound_in_single_precision_and_at_minus_infinity(capsys):
+    verify_bound("eq-x", torch.tensor([0.0, -1.0]), torch.tensor([0.0, 1.0]))
+    verify_bound("eq-x", torch.tensor([-math.inf, 0.0]), torch.tensor([0.0, 0.0]))
+    assert capsys.readouterr().out.count("holds as a bound: 2 values") == 2
+    with pytest.raises(EquationError):
+        verify_bound("eq-x", torch.tensor([math.nan, -1.0]), torch.tensor([0.0, 1.0]))
 
 
 def test_bound_that_is_an_equation_is_refused():
@@ -167,8 +221,29 @@ def test_broken_limits_are_caught():
         verify_limit("eq-exp", taylor, LIMIT, along=along, tol=1e-6)
     with pytest.raises(EquationError, match=r"like n\^-0\.995, not n\^-2"):
         verify_limit("eq-exp", taylor, LIMIT, along=along, tol=1e-2, rate=2)
-    with pytest.raises(ValueError, match="along must hold"):
-        verify_limit("eq-exp", taylor, LIMIT, along=(10, 5, 20), tol=1e-2)
+
+
+@pytest.mark.parametrize("points", [(10, 5, 20), (0, 1, 2), (-1, 1, 2), (1, 2), ()])
+def test_limit_needs_increasing_points(points):
+    with pytest.raises(ValueError, match="along must hold three or more positive, increasing"):
+        verify_limit("eq-exp", taylor, LIMIT, along=points, tol=1e-2)
+
+
+def test_limit_names_what_is_wrong():
+    along = (1e2, 1e3, 1e4)
+    with pytest.raises(TypeError, match="along must be a sequence of numbers, got str"):
+        verify_limit("eq-exp", taylor, LIMIT, along="abc", tol=1e-2)
+    with pytest.raises(TypeError, match="both sides must be tensors"):
+        verify_limit("eq-exp", lambda n: 1.0, LIMIT, along=along, tol=1e-2)
+    with pytest.raises(EquationError, match="the last error is 0"):
+        verify_limit(
+            "eq-x",
+            lambda n: torch.tensor([max(0.0, 1e3 - n)]),
+            torch.zeros(1),
+            along=(10, 100, 1e3),
+            tol=1e-2,
+            rate=1,
+        )
 
 
 # --- expectation and distribution
@@ -177,7 +252,10 @@ def test_broken_limits_are_caught():
 def test_mean(capsys):
     z = torch.randn(100_000, 2, generator=seeded(), dtype=DOUBLE)
     verify_mean(
-        "eq-second", z**2, torch.ones(2, dtype=DOUBLE), wrong={"doubled": 2 * torch.ones(2)}
+        "eq-second",
+        z**2,
+        torch.ones(2, dtype=DOUBLE),
+        wrong={"doubled": torch.full((2,), 2.0, dtype=DOUBLE)},
     )
     assert "holds on average: 100000 draws, 5 standard errors; doubled" in capsys.readouterr().out
 
@@ -188,6 +266,38 @@ def test_broken_mean_is_caught():
         verify_mean("eq-second", z**2, torch.tensor(1.05, dtype=DOUBLE))
     with pytest.raises(ValueError, match="average over more draws"):
         verify_mean("eq-second", z[:200] ** 2, torch.tensor(1.0, dtype=DOUBLE))
+
+
+@pytest.mark.parametrize("loose", [{"sigmas": 1e9}, {"precision": 1e9}, {"sigmas": -1.0}])
+def test_mean_cannot_be_made_vacuous(loose):
+    z = torch.randn(1000, generator=seeded(), dtype=DOUBLE)
+    with pytest.raises(ValueError, match=f"{next(iter(loose))} must be above 0"):
+        verify_mean("eq-x", z, torch.tensor(7.0, dtype=DOUBLE), **loose)
+
+
+def test_mistaken_mean_must_be_comparable():
+    z = torch.rand(10_000, 2, generator=seeded(), dtype=DOUBLE)
+    half = torch.full((2,), 0.5, dtype=DOUBLE)
+    with pytest.raises(ValueError, match="nothing must be finite"):
+        verify_mean("eq-x", z, half, wrong={"nothing": half * math.nan})
+    with pytest.raises(ValueError, match=r"one must have shape \(2,\)"):
+        verify_mean("eq-x", z, half, wrong={"one": torch.ones(1, dtype=DOUBLE)})
+    with pytest.raises(TypeError, match="dtype"):
+        verify_mean("eq-x", z, half, wrong={"single": torch.ones(2)})
+    with pytest.raises(TypeError, match=r"draws must be a torch\.Tensor, got list"):
+        verify_mean("eq-x", [1.0], half)
+
+
+def test_samples_name_what_is_wrong():
+    z = torch.rand(10_000, generator=seeded(), dtype=DOUBLE)
+    with pytest.raises(TypeError, match="cdf must be a function, got NoneType"):
+        verify_samples("eq-x", z, None)
+    with pytest.raises(ValueError, match="cdf's result must have shape"):
+        verify_samples("eq-x", z, lambda x: x[:1])
+    with pytest.raises(ValueError, match="false_alarm must be above 0"):
+        verify_samples("eq-x", z, lambda x: x, false_alarm=-1)
+    with pytest.raises(ValueError, match="nothing's result must be finite"):
+        verify_samples("eq-x", z, lambda x: x, wrong={"nothing": lambda x: x * math.nan})
 
 
 def test_samples(capsys):
@@ -230,11 +340,18 @@ def test_wrong_estimate_is_caught(value):
         estimate("gap", value, expected=0.12, within=0.01)
 
 
-def test_estimate_must_say_something():
-    with pytest.raises(ValueError, match="within must be smaller"):
-        estimate("gap", 0.1, expected=0.12, within=0.5)
-    with pytest.raises(ValueError, match="within must be positive"):
-        estimate("gap", 0.1, expected=0.12, within=0.0)
+@pytest.mark.parametrize(
+    ("expected", "within"), [(0.12, 0.07), (0.12, math.inf), (0.12, 0.0), (0.0, 1e9), (0.12, -1.0)]
+)
+def test_estimate_must_say_something(expected, within):
+    with pytest.raises(ValueError, match="within must be above 0 and at most"):
+        estimate("gap", expected, expected=expected, within=within)
+
+
+@pytest.mark.parametrize("value", [None, "0.12", True, torch.zeros(2)])
+def test_estimate_names_what_is_no_number(value):
+    with pytest.raises(TypeError, match=r"value must be a number, got (NoneType|str|bool|Tensor)"):
+        estimate("gap", value, expected=0.12, within=0.01)
 
 
 # --- the pages
@@ -253,6 +370,18 @@ def test_labels_are_unique_and_well_formed(book: list[Page]):
     for page in book:
         for label in page.equations:
             assert label.startswith(chapters[page.path.stem])
+
+
+def test_every_check_names_its_equation_in_place(book: list[Page]):
+    """With a literal label, so that a reader, and the tests here, see which equation is meant."""
+    for page in book:
+        for cell in page.code:
+            for node in ast.walk(ast.parse(cell.source)):
+                if isinstance(node, ast.Call):
+                    name = getattr(node.func, "id", getattr(node.func, "attr", ""))
+                    if name in CHECKS:
+                        assert isinstance(node.func, ast.Name), cell.source
+                        assert isinstance(node.args[0], ast.Constant), cell.source
 
 
 def test_every_check_showed_its_line(book: list[Page]):
