@@ -40,7 +40,8 @@ class Site:
     @property
     def pages(self) -> list[str]:
         """The addresses of all pages, relative to the site's root."""
-        return sorted(p.relative_to(self.folder).as_posix() for p in self.folder.glob("**/*.html"))
+        paths = (p.relative_to(self.folder) for p in self.folder.glob("**/*.html"))
+        return sorted(path.as_posix() for path in paths if path.parts[0] != "_static")
 
 
 @pytest.fixture(scope="session")

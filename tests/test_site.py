@@ -17,6 +17,8 @@ from pages import Page, pages
 from playwright.sync_api import Browser
 
 NAMES = [page.name for page in pages()]
+# What Sphinx and its extensions add: the search, the index and the index of theorems.
+ADDED = ["genindex", "prf-prf", "search"]
 SCRIPT = (Path(__file__).parent / "visit.js").read_text(encoding="utf-8")
 
 DESKTOP = {"width": 1280, "height": 900}
@@ -76,15 +78,16 @@ def visit(browser: Browser, site: Site) -> Callable[..., Visit]:
 
 
 each_page = pytest.mark.parametrize("name", NAMES)
+every_page = pytest.mark.parametrize("name", [*NAMES, *ADDED])
 either_way = pytest.mark.parametrize("file", [False, True], ids=["http", "file"])
 
 
 def test_the_built_book_has_the_pages_of_its_contents(site: Site):
-    assert {f"{name}.html" for name in NAMES} <= set(site.pages)
+    assert {f"{name}.html" for name in [*NAMES, *ADDED, "index"]} == set(site.pages)
     assert "url=book/index.html" in (site.folder / "index.html").read_text(encoding="utf-8")
 
 
-@each_page
+@every_page
 @either_way
 def test_nothing_is_asked_of_another_host(visit: Callable[..., Visit], name: str, file: bool):
     seen = visit(name, file=file)
@@ -98,7 +101,7 @@ def test_nothing_is_asked_of_another_host(visit: Callable[..., Visit], name: str
     assert len(seen.requests) > 5
 
 
-@each_page
+@every_page
 @either_way
 def test_no_error_and_nothing_missing(visit: Callable[..., Visit], name: str, file: bool):
     seen = visit(name, file=file)
@@ -151,17 +154,18 @@ def test_every_internal_link_leads_somewhere(visit: Callable[..., Visit], site: 
     assert checked > 100
 
 
-@each_page
+@every_page
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_text_is_legible(visit: Callable[..., Visit], name: str, dark: bool):
     assert visit(name, dark=dark).facts["faint"] == []
 
 
-@each_page
+@every_page
 def test_phone_needs_no_sideways_scrolling(visit: Callable[..., Visit], name: str):
     facts = visit(name, phone=True).facts
     assert facts["widthOfWindow"] == PHONE["width"]
     assert facts["widthOfPage"] <= facts["widthOfWindow"]
+    assert facts["cutOff"] == []
 
 
 @each_page
@@ -226,6 +230,28 @@ def test_ledger_page_lists_every_check(visit: Callable[..., Visit], book: list[P
             assert f"{Path(page.name).name}.html#equation-{label}" in facts["links"]
         for check in page.checks:
             assert check.line in prose
+
+
+@either_way
+def test_search_finds_a_page(browser: Browser, site: Site, file: bool):
+    base = site.folder.as_uri() if file else site.url
+    errors: list[str] = []
+    page = browser.new_page()
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("console", lambda said: errors.append(said.text) if said.type == "error" else None)
+    page.goto(f"{base}/search.html?q=evidence")
+    page.wait_for_selector("#search-results a")
+    found = page.eval_on_selector_all("#search-results a", "all => all.map((a) => a.href)")
+    page.close()
+    assert any("bayes.html" in link for link in found)
+    assert errors == []
+
+
+def test_ledger_page_starts_with_its_totals(visit: Callable[..., Visit], book: list[Page]):
+    equations = sum(len(page.equations) for page in book)
+    checks = sum(len(page.checks) for page in book)
+    before = visit("book/equations").facts["prose"].split(book[3].title)[0]
+    assert f"{equations} numbered equations and {checks} checks" in before
 
 
 def test_landing_page_leads_to_the_first_chapter(visit: Callable[..., Visit]):

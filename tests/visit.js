@@ -2,6 +2,11 @@
 async () => {
   if (window.MathJax?.startup?.promise) await MathJax.startup.promise;
 
+  // A colour is read where it ends, not on its way there.
+  const still = document.createElement("style");
+  still.textContent = "* { transition: none !important; animation: none !important; }";
+  document.head.append(still);
+
   const all = (selector, root = document) => [...root.querySelectorAll(selector)];
   const isShown = (element) =>
     element.checkVisibility({ opacityProperty: true, visibilityProperty: true });
@@ -40,7 +45,7 @@ async () => {
     return (light + 0.05) / (dark + 0.05);
   };
   const owners = new Set();
-  const walker = document.createTreeWalker(article, NodeFilter.SHOW_TEXT);
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   for (let node = walker.nextNode(); node; node = walker.nextNode()) {
     if (node.data.trim()) owners.add(node.parentElement);
   }
@@ -60,7 +65,7 @@ async () => {
     prose: prose.textContent,
     ids: all("[id]").map((e) => e.id),
     links: all("a[href]").map((e) => e.getAttribute("href")),
-    imagesWithoutAlt: all("article img").filter((e) => !e.getAttribute("alt")).map((e) => e.src),
+    imagesWithoutAlt: all("img").filter((e) => !e.getAttribute("alt")).map((e) => e.src),
     brokenImages: all("img").filter((e) => isShown(e) && e.complete && !e.naturalWidth).map((e) => e.src),
     // Font Awesome draws a question mark of circles for an icon that it does not have.
     icons: all("svg.svg-inline--fa").length,
@@ -68,6 +73,16 @@ async () => {
     searchBoxes: all(".search-button__button").filter(isShown).length,
     explorables: all(".nfbook-explorable").length,
     drawnExplorables: all(".nfbook-explorable svg, .nfbook-explorable canvas").length,
+    // Cut off at the window's edge, with no way to scroll there.
+    cutOff: all("article *")
+      .filter((e) => isShown(e) && e.getBoundingClientRect().right > innerWidth + 1)
+      .filter((e) => {
+        for (let a = e; a && a !== document.body; a = a.parentElement) {
+          if (["auto", "scroll"].includes(getComputedStyle(a).overflowX)) return false;
+        }
+        return !e.closest("mjx-assistive-mml, .visually-hidden");
+      })
+      .map((e) => `${e.tagName}: ${e.textContent.trim().slice(0, 40)}`),
     widthOfPage: document.documentElement.scrollWidth,
     widthOfWindow: document.documentElement.clientWidth,
     faint,

@@ -102,7 +102,7 @@ def draw(folder: Path = STATIC) -> Path:
     """Draw the picture into a folder and return its path."""
     with plt.rc_context():
         use_style()
-        figure, axes = plt.subplots(1, len(TIMES), figsize=(9.6, 2.75))
+        figure, axes = plt.subplots(1, len(TIMES), figsize=(6.6, 2.1))
         for ax, t in zip(axes, TIMES, strict=True):
             draw_panel(ax, t)
             ax.set_xlabel(f"$t = {t:g}$")

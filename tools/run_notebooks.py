@@ -129,20 +129,21 @@ def main(arguments: list[str]) -> int:
     if missing:
         print(f"no such notebook: {missing[0]}", file=sys.stderr)
         return 2
-    times = json.loads(TIMES.read_text(encoding="utf-8")) if TIMES.exists() else {"seconds": {}}
+    times = json.loads(TIMES.read_text(encoding="utf-8")) if TIMES.exists() else {}
     for path in paths:
         try:
             seconds = run(path)
         except CellExecutionError as error:
             print(f"\n{path.name} failed and is left as it was:\n{error}", file=sys.stderr)
             return 1
-        times["seconds"][path.relative_to(BOOK).as_posix()] = round(seconds, 1)
-    times["seconds"] = dict(sorted(times["seconds"].items()))
-    times["machine"] = f"{os.cpu_count()} cores, {platform.machine()}"
-    times["versions"] = {"Python": platform.python_version()} | {
-        name: version(name).partition("+")[0] for name in ("torch", "matplotlib", "scikit-learn")
-    }
-    TIMES.write_text(json.dumps(times, indent=1) + "\n", encoding="utf-8")
+        torch = version("torch").partition("+")[0]
+        times[path.relative_to(BOOK).as_posix()] = {
+            "seconds": round(seconds, 1),
+            "machine": f"{os.cpu_count()} cores, {platform.machine()}",
+            "versions": f"Python {platform.python_version()}, torch {torch}",
+        }
+    kept = {name: run for name, run in sorted(times.items()) if (BOOK / name).exists()}
+    TIMES.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     return 0
 
 

@@ -1,7 +1,7 @@
 """The book's Sphinx extension: two generated pages and what the static page needs besides.
 
-``{equation-ledger}``
-    Lists every numbered equation with its check.
+``{equation-ledger}``, ``{equation-count}``
+    Lists every numbered equation with its check, and counts both.
 ``{run-times}``
     Lists how long each page's notebook runs, and how large it is.
 
@@ -53,23 +53,32 @@ class EquationLedger(Generated):
 
     def markdown(self) -> str:
         """One section a chapter, one row a check."""
-        chapters = [page for page in pages() if page.equations]
-        equations = sum(len(page.equations) for page in chapters)
-        checks = sum(len(page.checks) for page in chapters)
-        parts = [f"{equations} numbered equations, {checks} checks."]
-        for page in chapters:
-            parts += [f"## {page.title}", _ledger_table(page)]
+        parts = []
+        for page in pages():
+            if page.equations:
+                parts += [f"## {page.title}", _ledger_table(page)]
         return "\n\n".join(parts)
+
+
+class EquationCount(Generated):
+    """How many numbered equations and checks there are."""
+
+    def markdown(self) -> str:
+        """One sentence."""
+        equations = sum(len(page.equations) for page in pages())
+        checks = sum(len(page.checks) for page in pages())
+        return f"There are {equations} numbered equations and {checks} checks."
 
 
 def _ledger_table(page: Page) -> str:
     rows = ["| equation | name | kind | what the check showed |", "|---|---|---|---|"]
     for label in page.equations:
-        name = label.removeprefix("eq-").replace("-", " ")
+        # A label is "eq", the chapter's word, and the equation's own name.
+        name = label.split("-", maxsplit=2)[2].replace("-", " ")
         for check in page.checks:
             if check.label == label:
                 rows.append(f"| {{eq}}`{label}` | {name} | {FORMS[check.form]} | {check.line} |")
-    return "\n".join(rows)
+    return ":::{div} ledger\n" + "\n".join(rows) + "\n:::"
 
 
 class RunTimes(Generated):
@@ -83,12 +92,13 @@ class RunTimes(Generated):
         rows = ["| page | run time | code cells | figures |", "|---|---:|---:|---:|"]
         for page in pages():
             if page.is_notebook:
-                seconds = times["seconds"][f"{page.path.relative_to(ROOT / 'book')}"]
+                seconds = times[page.path.name]["seconds"]
                 figures = sum("figure" in c.metadata.get("mystnb", {}) for c in page.code)
                 link = f"[](/{page.name})"
                 rows.append(f"| {link} | {seconds:.1f} s | {len(page.code)} | {figures} |")
-        versions = ", ".join(f"{name} {version}" for name, version in times["versions"].items())
-        return "\n".join(rows) + f"\n\nMeasured on {times['machine']}, with {versions}."
+        measured = {(run["machine"], run["versions"]) for run in times.values()}
+        where = "; ".join(f"on {machine}, with {versions}" for machine, versions in measured)
+        return "\n".join(rows) + f"\n\nMeasured {where}."
 
 
 def drop_repeated_scripts(
@@ -167,6 +177,7 @@ def name_repository(app: Sphinx, config: Config) -> None:
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register all of it."""
     app.add_directive("equation-ledger", EquationLedger)
+    app.add_directive("equation-count", EquationCount)
     app.add_directive("run-times", RunTimes)
     app.connect("config-inited", name_repository, priority=100)
     app.connect("html-page-context", add_explorables)
