@@ -61,6 +61,6 @@ pins: ## pin the newest versions that pyproject.toml admits
 	@"$(PYTHON)" tools/pins.py
 
 clean: ## remove the built book and all caches, but keep .venv
-	rm -rf _build .pytest_cache .mypy_cache .ruff_cache .hypothesis nfbook.egg-info
+	rm -rf _build .pytest_cache .mypy_cache .ruff_cache nfbook.egg-info
 	find book nfbook tests tools -name __pycache__ -prune -exec rm -rf {} +
 	find book -name .ipynb_checkpoints -prune -exec rm -rf {} +

@@ -110,6 +110,16 @@ def test_commands_that_are_named_exist(name: str):
     assert called
 
 
+def test_make_test_compares_every_notebook():
+    """The flag is nbval's strict one, and nothing is deselected."""
+    shown = make(ROOT, "-n", "test").stdout
+    (command,) = [line for line in shown.splitlines() if "-m pytest" in line]
+    words = command.split()
+    assert {"--nbval", "--nbval-current-env", "nfbook", "tests", "book"} <= set(words)
+    assert "--nbval-lax" not in words
+    assert not {"-k", "-m", "--deselect", "--ignore"} & set(words[words.index("pytest") + 1 :])
+
+
 def test_ci_runs_the_readmes_test_command():
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
