@@ -6,19 +6,24 @@ is accepted as it is or refused. Nothing is broadcast, cast or clipped to make i
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Sequence
+from types import UnionType
 
 import torch
 from torch import Tensor
 
 __all__ = [
+    "check_callable",
     "check_count",
     "check_fraction",
     "check_generator",
+    "check_log_values",
     "check_positive",
+    "check_real",
     "check_same_dtype",
     "check_tensor",
+    "check_type",
     "check_zero_one",
     "scalar",
 ]
@@ -47,20 +52,51 @@ def check_tensor(name: str, value: object, shape: Sequence[Dim]) -> dict[str, in
         ...
         ValueError: x must have shape (n, D), got (5,)
     """
+    tensor, sizes = _floating_point(name, value, shape)
+    bad = int((~torch.isfinite(tensor)).sum())
+    if bad:
+        raise ValueError(f"{name} must be finite, got {bad} NaN or infinite of {tensor.numel()}")
+    return sizes
+
+
+def check_log_values(name: str, value: object, shape: Sequence[Dim]) -> dict[str, int]:
+    """Check that ``value`` may be logarithms of densities or weights, of the given shape.
+
+    Minus infinity is the logarithm of zero. All else is as for `check_tensor`.
+
+    Example:
+        >>> check_log_values("log_w", torch.tensor([0.0, -torch.inf]), ("K",))
+        {'K': 2}
+        >>> check_log_values("log_w", torch.tensor([0.0, torch.inf]), ("K",))
+        Traceback (most recent call last):
+        ...
+        ValueError: log_w must be finite or minus infinity, got 1 NaN or plus infinity of 2
+    """
+    tensor, sizes = _floating_point(name, value, shape)
+    bad = int((torch.isnan(tensor) | torch.isposinf(tensor)).sum())
+    if bad:
+        raise ValueError(
+            f"{name} must be finite or minus infinity, "
+            f"got {bad} NaN or plus infinity of {tensor.numel()}"
+        )
+    return sizes
+
+
+def _floating_point(
+    name: str, value: object, shape: Sequence[Dim]
+) -> tuple[Tensor, dict[str, int]]:
+    """Return the tensor that ``value`` was checked to be, and the size of each letter."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
     if not value.is_floating_point():
         raise TypeError(
             f"{name} must be a floating-point tensor, got {value.dtype}; "
-            f"convert it first, for example with {name}.to(torch.float64)"
+            "convert it first, for example with .to(torch.float64)"
         )
     sizes = _match_shape(name, tuple(value.shape), tuple(shape))
     if value.numel() == 0:
         raise ValueError(f"{name} must not be empty, got shape {tuple(value.shape)}")
-    if not bool(torch.isfinite(value).all()):
-        bad = int((~torch.isfinite(value)).sum())
-        raise ValueError(f"{name} must be finite, got {bad} NaN or infinite of {value.numel()}")
-    return sizes
+    return value, sizes
 
 
 def _match_shape(name: str, got: tuple[int, ...], expected: tuple[Dim, ...]) -> dict[str, int]:
@@ -96,12 +132,11 @@ def scalar(name: str, value: object) -> Tensor:
         ...
         TypeError: a must be a number or a tensor without dimensions, got str
     """
-    if isinstance(value, bool) or not isinstance(value, int | float | Tensor):
-        raise TypeError(
-            f"{name} must be a number or a tensor without dimensions, got {type(value).__name__}"
-        )
     if not isinstance(value, Tensor):
-        value = torch.tensor(float(value))
+        number = check_real(name, value, "a number or a tensor without dimensions")
+        value = torch.tensor(number)
+        if number != 0 and value == 0:
+            raise ValueError(f"{name} must not vanish in {value.dtype}, got {number}")
     check_tensor(name, value, ())
     return value
 
@@ -159,6 +194,64 @@ def check_same_dtype(**tensors: Tensor) -> None:
             )
 
 
+def check_real(name: str, value: object, wanted: str = "a number") -> float:
+    """Check that ``value`` is a finite Python number, and return it as a float.
+
+    Example:
+        >>> check_real("limit", float("nan"))
+        Traceback (most recent call last):
+        ...
+        ValueError: limit must be finite, got nan
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} must be {wanted}, got {type(value).__name__}")
+    if not abs(value) <= sys.float_info.max:
+        # Python refuses to print an int with too many digits.
+        came = value if isinstance(value, float) else "an int beyond the largest float"
+        raise ValueError(f"{name} must be finite, got {came}")
+    return float(value)
+
+
+def check_fraction(name: str, value: object) -> None:
+    """Check that a number lies strictly between 0 and 1.
+
+    Example:
+        >>> check_fraction("share", 1)
+        Traceback (most recent call last):
+        ...
+        ValueError: share must lie between 0 and 1, got 1.0
+    """
+    number = check_real(name, value)
+    if not 0 < number < 1:
+        raise ValueError(f"{name} must lie between 0 and 1, got {number}")
+
+
+def check_type(name: str, value: object, kind: type | UnionType, wanted: str) -> None:
+    """Check that ``value`` is an instance of ``kind``, which the message calls ``wanted``.
+
+    Example:
+        >>> check_type("shape", 3, tuple, "a tuple of ints")
+        Traceback (most recent call last):
+        ...
+        TypeError: shape must be a tuple of ints, got int
+    """
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} must be {wanted}, got {type(value).__name__}")
+
+
+def check_callable(name: str, value: object) -> None:
+    """Check that ``value`` can be called.
+
+    Example:
+        >>> check_callable("draw", None)
+        Traceback (most recent call last):
+        ...
+        TypeError: draw must be a function, got NoneType
+    """
+    if not callable(value):
+        raise TypeError(f"{name} must be a function, got {type(value).__name__}")
+
+
 def check_generator(name: str, value: object) -> None:
     """Check that ``value`` is a ``torch.Generator``: randomness is always explicit."""
     if not isinstance(value, torch.Generator):
@@ -166,11 +259,3 @@ def check_generator(name: str, value: object) -> None:
             f"{name} must be a torch.Generator, got {type(value).__name__}; "
             "make one with torch.Generator().manual_seed(0)"
         )
-
-
-def check_fraction(name: str, value: float) -> None:
-    """Check that a number lies strictly between 0 and 1."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{name} must be a number, got {type(value).__name__}")
-    if math.isnan(value) or not 0 < value < 1:
-        raise ValueError(f"{name} must lie between 0 and 1, got {value}")

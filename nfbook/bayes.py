@@ -16,6 +16,7 @@ them for any model, at a cost that grows exponentially with the number of parame
 from __future__ import annotations
 
 import math
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Generic, TypeVar
@@ -25,7 +26,9 @@ from torch import Tensor
 from torch.distributions import Bernoulli, Beta, Distribution, MultivariateNormal, Normal
 
 from nfbook._checks import (
+    check_callable,
     check_count,
+    check_log_values,
     check_positive,
     check_same_dtype,
     check_tensor,
@@ -107,7 +110,7 @@ class BetaBernoulli(ConjugateModel[Tensor]):
 
     Raises:
         TypeError: ``a`` or ``b`` is no number, or both are tensors of different types.
-        ValueError: ``a`` or ``b`` is not positive and finite.
+        ValueError: ``a`` or ``b`` is not positive and finite, or too large for :math:`B(a, b)`.
 
     Example:
         >>> coin = BetaBernoulli(2.0, 2.0)
@@ -124,6 +127,11 @@ class BetaBernoulli(ConjugateModel[Tensor]):
         check_positive("a", self.a)
         check_positive("b", self.b)
         check_same_dtype(a=self.a, b=self.b)
+        if not bool(_log_beta(self.a, self.b).isfinite()):
+            raise ValueError(
+                f"a and b must be small enough for B(a, b) in {self.a.dtype}, "
+                f"got {float(self.a)} and {float(self.b)}"
+            )
 
     @property
     def prior(self) -> Beta:
@@ -200,6 +208,16 @@ def _log_beta(a: Tensor, b: Tensor) -> Tensor:
     return torch.lgamma(a) + torch.lgamma(b) - torch.lgamma(a + b)
 
 
+def _check_range(held: bool, prior_variance: Tensor, noise_variance: Tensor) -> None:
+    """Refuse variances for which a result overflowed its data type, or lost its digits."""
+    if not held:
+        raise ValueError(
+            "prior_variance and noise_variance must not be so small or so far apart that the "
+            f"result for these data is beyond {noise_variance.dtype}, "
+            f"got {prior_variance.tolist()} and {noise_variance.tolist()}"
+        )
+
+
 def _log_normal(difference: Tensor, variance: Tensor) -> Tensor:
     return -0.5 * (torch.log(2 * math.pi * variance) + difference.square() / variance)
 
@@ -273,11 +291,18 @@ class GaussianMean(ConjugateModel[Tensor]):
         return _log_normal(data - theta[..., None], self.noise_variance).sum(dim=-1)
 
     def posterior(self, data: Tensor) -> Normal:
-        r"""Return :math:`\mathcal{N}(m_n, s_n^2)`."""
+        r"""Return :math:`\mathcal{N}(m_n, s_n^2)`.
+
+        Raises:
+            ValueError: A variance is so small that a precision overflows.
+        """
         self._check(data)
         precision = 1 / self.prior_variance + len(data) / self.noise_variance
         weighted = self.prior_mean / self.prior_variance + data.sum() / self.noise_variance
-        return Normal(weighted / precision, precision.rsqrt())
+        mean, scale = weighted / precision, precision.rsqrt()
+        held = bool(mean.isfinite() & (scale > 0))
+        _check_range(held, self.prior_variance, self.noise_variance)
+        return Normal(mean, scale)
 
     def map(self, data: Tensor) -> Tensor:
         r"""Return :math:`m_n`, with shape `()`: a Gaussian's mode is its mean."""
@@ -299,12 +324,14 @@ class GaussianMean(ConjugateModel[Tensor]):
         """
         self._check(data)
         n, mean = len(data), data.mean()
-        return (
+        log_evidence = (
             -0.5 * n * torch.log(2 * math.pi * self.noise_variance)
             - 0.5 * torch.log1p(n * self.prior_variance / self.noise_variance)
             - 0.5 * (data - mean).square().sum() / self.noise_variance
             - 0.5 * (mean - self.prior_mean) ** 2 / (self.prior_variance + self.noise_variance / n)
         )
+        _check_range(bool(log_evidence.isfinite()), self.prior_variance, self.noise_variance)
+        return log_evidence
 
     def predictive(self, data: Tensor) -> Normal:
         r"""Return the next number, :math:`\mathcal{N}(m_n, s_n^2 + \sigma^2)`."""
@@ -383,7 +410,12 @@ class LinearRegression(ConjugateModel[tuple[Tensor, Tensor]]):
         return _log_normal(targets - theta @ design.mT, self.noise_variance).sum(dim=-1)
 
     def posterior(self, data: tuple[Tensor, Tensor]) -> MultivariateNormal:
-        r"""Return :math:`\mathcal{N}(\mathbf{m}, \mathbf{A}^{-1})`."""
+        r"""Return :math:`\mathcal{N}(\mathbf{m}, \mathbf{A}^{-1})`.
+
+        Raises:
+            ValueError: The variances are so small, or so far apart, that :math:`\mathbf{A}` is
+                singular or infinite in its data type.
+        """
         precision, _, mean = self._solve(data)
         return MultivariateNormal(mean, precision_matrix=precision)
 
@@ -423,7 +455,9 @@ class LinearRegression(ConjugateModel[tuple[Tensor, Tensor]]):
         (MacKay, Bayesian Interpolation, Neural Computation 4, 1992, section 3).
         """
         mean = self.map(data)
-        return self.log_likelihood(mean, data) + self.log_occam_factor(data)
+        log_evidence = self.log_likelihood(mean, data) + self.log_occam_factor(data)
+        _check_range(bool(log_evidence.isfinite()), self.prior_variance, self.noise_variance)
+        return log_evidence
 
     def log_occam_factor(self, data: tuple[Tensor, Tensor]) -> Tensor:
         r"""Return what the evidence charges for the freedom of the weights, with shape `()`.
@@ -465,15 +499,20 @@ class LinearRegression(ConjugateModel[tuple[Tensor, Tensor]]):
         """Return the posterior's precision A, its lower Cholesky factor, and its mean."""
         design, targets = self._check(data)
         precision = (1 / self.prior_variance).diag() + design.mT @ design / self.noise_variance
-        cholesky = torch.linalg.cholesky(precision)
+        cholesky, failed = torch.linalg.cholesky_ex(precision)
+        # The posterior factors the matrix from its other end.
+        _, failed_too = torch.linalg.cholesky_ex(precision.flip(0, 1))
         moment = design.mT @ targets / self.noise_variance
-        return precision, cholesky, torch.cholesky_solve(moment[:, None], cholesky)[:, 0]
+        mean = torch.cholesky_solve(moment[:, None], cholesky)[:, 0]
+        finite = bool(precision.isfinite().all() & mean.isfinite().all())
+        held = finite and not bool(failed | failed_too)
+        _check_range(held, self.prior_variance, self.noise_variance)
+        return precision, cholesky, mean
 
     def _check(self, data: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         if not isinstance(data, tuple) or len(data) != 2:
-            raise TypeError(
-                f"data must be a pair (design matrix, targets), got {type(data).__name__}"
-            )
+            came = f"{len(data)} elements" if isinstance(data, tuple) else type(data).__name__
+            raise TypeError(f"data must be a pair (design matrix, targets), got {came}")
         design, targets = data
         size = check_tensor("design", design, ("n", len(self.prior_variance)))
         check_tensor("targets", targets, (size["n"],))
@@ -516,9 +555,10 @@ def log_evidence_by_quadrature(
         The logarithm of the integral, with shape `()`.
 
     Raises:
-        TypeError: The corners are no floating-point tensors, or differ in data type.
+        TypeError: The corners are no floating-point tensors, or differ in data type; or
+            ``log_joint`` is no function, or returns anything but tensors of that data type.
         ValueError: The box is empty, the grid has more than ``max_points`` points, or
-            ``log_joint`` returns another shape or NaN.
+            ``log_joint`` returns another shape, NaN or plus infinity.
 
     Example:
         >>> normal = torch.distributions.Normal(0.0, 1.0)
@@ -533,6 +573,7 @@ def log_evidence_by_quadrature(
         ValueError: a grid of 10000^2 = 1e+08 points (8e+08 bytes) is larger than
         max_points = 16777216
     """
+    check_callable("log_joint", log_joint)
     d = check_tensor("lower", lower, ("d",))["d"]
     check_tensor("upper", upper, (d,))
     check_same_dtype(lower=lower, upper=upper)
@@ -540,13 +581,16 @@ def log_evidence_by_quadrature(
     check_count("max_points", max_points)
     if not bool((lower < upper).all()):
         raise ValueError(f"lower must be below upper in every axis, got {lower} and {upper}")
+    check_tensor("upper - lower", upper - lower, (d,))
     total = points**d
     if total > max_points:
         size = total * d * lower.element_size()
-        raise ValueError(
-            f"a grid of {points}^{d} = {total:.3g} points ({size:.3g} bytes) is larger than "
-            f"max_points = {max_points}"
+        # Beyond the largest float, Python cannot write an int in this form.
+        printable = size <= sys.float_info.max
+        came = f"{points}^{d}" + (
+            f" = {total:.3g} points ({size:.3g} bytes)" if printable else " points"
         )
+        raise ValueError(f"a grid of {came} is larger than max_points = {max_points}")
     spacing = (upper - lower) / (points - 1)
     log_weights = torch.zeros(points, dtype=lower.dtype)
     log_weights[[0, -1]] = -math.log(2)
@@ -556,12 +600,7 @@ def log_evidence_by_quadrature(
         # A point's number, written in base N, holds its place along every axis.
         index = torch.arange(start, min(start + BLOCK, total))[:, None] // place % points
         values = log_joint(lower + index * spacing)
-        if not isinstance(values, Tensor) or values.shape != (len(index),):
-            raise ValueError(
-                f"log_joint must return shape ({len(index)},) for {len(index)} points, "
-                f"got {tuple(getattr(values, 'shape', ()))}"
-            )
-        if bool(values.isnan().any()):
-            raise ValueError("log_joint must not return NaN")
+        check_log_values("log_joint's result", values, (len(index),))
+        check_same_dtype(**{"log_joint's result": values, "lower": lower})
         parts.append(torch.logsumexp(values + log_weights[index].sum(dim=1), dim=0))
     return torch.logsumexp(torch.stack(parts), dim=0) + spacing.log().sum()

@@ -14,6 +14,8 @@ import ipywidgets
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
+from nfbook._checks import check_callable, check_type
+
 __all__ = ["Controls", "LiveFigure"]
 
 # Jupyter's name for "the widget with this id"; a live session prefers it to all other forms.
@@ -36,14 +38,14 @@ class LiveFigure:
         draw: Takes the sliders' values by name and returns a new ``matplotlib`` figure. The
             figure is closed after it has been drawn.
         still: The values of the picture on the static page, by name.
-        values: For each slider, by the name of ``draw``'s argument, the values that it steps
-            through. An underscore in the name is shown as a space.
+        values: For each slider, by the name of ``draw``'s argument, the numbers or strings that
+            it steps through. An underscore in the name is shown as a space.
 
     Raises:
         TypeError: ``draw`` is not a function of the named sliders or returns no figure, or the
-            values of a slider are no list, tuple or range.
-        ValueError: There is no slider, a slider has fewer than two values or one of them twice,
-            or ``still`` does not give each slider one of its values.
+            values of a slider are no list, tuple or range of numbers or strings.
+        ValueError: There is no slider; a slider has fewer than two values, one of them twice or
+            NaN; or ``still`` does not give each slider one of its values.
 
     Example:
         >>> def power(degree):
@@ -88,10 +90,7 @@ class LiveFigure:
         already_open = set(plt.get_fignums())
         try:
             figure = self._draw(**self.values)
-            if not isinstance(figure, Figure):
-                raise TypeError(
-                    f"draw must return a matplotlib Figure, got {type(figure).__name__}"
-                )
+            check_type("draw's result", figure, Figure, "a matplotlib Figure")
             buffer = BytesIO()
             # The library's version in the file would make equal pictures differ.
             figure.savefig(buffer, format="png", metadata={"Software": None})
@@ -123,6 +122,9 @@ class LiveFigure:
 class Controls:
     """The sliders of a `LiveFigure`, or on a static page the way to a session where they work.
 
+    Raises:
+        TypeError: ``figure`` is no `LiveFigure`.
+
     Example:
         >>> def line(slope):
         ...     figure, axes = plt.subplots()
@@ -133,6 +135,7 @@ class Controls:
     """
 
     def __init__(self, figure: LiveFigure) -> None:
+        check_type("figure", figure, LiveFigure, "a LiveFigure")
         self.figure = figure
         self.widget = ipywidgets.VBox(list(figure.sliders.values()))
 
@@ -182,6 +185,10 @@ def _check_values(values: Mapping[str, object]) -> None:
             )
         if len(options) < 2:
             raise ValueError(f"{name} must hold at least two values, got {len(options)}")
+        for option in options:
+            check_type(f"every value of {name}", option, int | float | str, "a number or a string")
+            if option != option:
+                raise ValueError(f"{name} must not hold NaN, which is equal to no value")
         if len(set(options)) < len(options):
             raise ValueError(f"{name} must hold each value once, got {options}")
 
@@ -191,17 +198,17 @@ def _check_still(still: object, values: Mapping[str, Sequence[Any]]) -> None:
         raise TypeError(f"still must be a dictionary, got {type(still).__name__}")
     if set(still) != set(values):
         raise ValueError(
-            f"still must give a value to {_listing(list(values))}, got {', '.join(still) or 'none'}"
+            f"still must give a value to {_listing(list(values))}, "
+            f"got {', '.join(map(str, still)) or 'none'}"
         )
     for name, value in still.items():
-        if value not in values[name]:
+        if not isinstance(value, int | float | str) or value not in values[name]:
             raise ValueError(f"still: {name} must be one of {values[name]}, got {value!r}")
 
 
-def _check_draw(draw: object, still: Mapping[str, Any]) -> None:
-    if not callable(draw):
-        raise TypeError(f"draw must be a function, got {type(draw).__name__}")
+def _check_draw(draw: Callable[..., Figure], still: Mapping[str, Any]) -> None:
+    check_callable("draw", draw)
     try:
         inspect.signature(draw).bind(**still)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise TypeError(f"draw must take the sliders by name: {error}") from error

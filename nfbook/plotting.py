@@ -16,7 +16,15 @@ from cycler import cycler
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from nfbook._checks import check_count, check_fraction, check_tensor
+from nfbook._checks import (
+    check_callable,
+    check_count,
+    check_fraction,
+    check_log_values,
+    check_real,
+    check_tensor,
+    check_type,
+)
 
 __all__ = ["COLORS", "draw_density", "draw_images", "use_style"]
 
@@ -93,9 +101,10 @@ def draw_density(
         **style: Passed on to ``Axes.contour``.
 
     Raises:
-        TypeError: A probability or the number of points has the wrong type.
-        ValueError: A probability is not between 0 and 1, or so little of the density lies within
-            the limits that a contour would be cut off.
+        TypeError: An argument has the wrong type, or log_prob returns no floating-point tensor.
+        ValueError: There is no probability, one is not between 0 and 1, or so little of the
+            density lies within the limits that a contour would be cut off; log_prob returns
+            another shape, NaN or plus infinity; or the colour is none.
 
     Example:
         >>> import matplotlib.pyplot as plt
@@ -110,13 +119,22 @@ def draw_density(
         1.18
         >>> plt.close(figure)
     """
+    check_type("ax", ax, Axes, "matplotlib Axes")
+    check_callable("log_prob", log_prob)
+    if not mpl.colors.is_color_like(color):
+        raise ValueError(f"color must be a colour that matplotlib knows, got {color!r}")
     check_count("points", points, minimum=10)
+    check_type("contents", contents, Sequence, "a sequence of numbers")
+    if not contents:
+        raise ValueError(f"contents must hold at least one probability, got {contents}")
     for content in contents:
         check_fraction("contents", content)
     x, y = (torch.linspace(*limits, points) for limits in (ax.get_xlim(), ax.get_ylim()))
     grid = torch.cartesian_prod(x, y)
-    density = log_prob(grid).detach().exp()
-    check_tensor("log_prob's result", density, (points**2,))
+    log_density = log_prob(grid)
+    check_log_values("log_prob's result", log_density, (points**2,))
+    density = log_density.detach().exp()
+    check_tensor("exp of log_prob's result", density, (points**2,))
     ordered = density.sort(descending=True).values
     cell = abs(float((x[1] - x[0]) * (y[1] - y[0])))
     enclosed = ordered.cumsum(0) * cell
@@ -130,7 +148,8 @@ def draw_density(
         x.numpy(),
         y.numpy(),
         density.reshape(points, points).mT.numpy(),
-        levels=sorted(levels),
+        # Two probabilities may end at the same point of the grid.
+        levels=sorted(set(levels)),
         colors=color,
         **style,
     )
@@ -154,8 +173,9 @@ def draw_images(
         cmap: A matplotlib colour map.
 
     Raises:
-        TypeError: images is no floating-point tensor, or columns no int.
-        ValueError: The pictures are not square, or hold NaN or infinity.
+        TypeError: An argument has the wrong type, or images is no floating-point tensor.
+        ValueError: The pictures are not square, or hold NaN or infinity; the limits are not
+            increasing; or there is no such colour map.
 
     Example:
         >>> import matplotlib.pyplot as plt
@@ -165,8 +185,12 @@ def draw_images(
         (17, 26)
         >>> plt.close(figure)
     """
+    check_type("ax", ax, Axes, "matplotlib Axes")
     count, pixels = check_tensor("images", images, ("n", "pixels")).values()
     check_count("columns", columns)
+    low, high = _check_limits(limits)
+    if cmap not in list(mpl.colormaps):
+        raise ValueError(f"cmap must be the name of a matplotlib colour map, got {cmap!r}")
     side = math.isqrt(pixels)
     if side**2 != pixels:
         raise ValueError(f"images must be square, so (n, side²), got {tuple(images.shape)}")
@@ -175,5 +199,14 @@ def draw_images(
     tiles[:count, :side, :side] = images.detach().reshape(count, side, side)
     sheet = tiles.reshape(rows, columns, side + 1, side + 1).transpose(1, 2)
     sheet = sheet.reshape(rows * (side + 1), columns * (side + 1))[:-1, :-1]
-    ax.imshow(sheet.numpy(), cmap=cmap, vmin=limits[0], vmax=limits[1], interpolation="nearest")
+    ax.imshow(sheet.numpy(), cmap=cmap, vmin=low, vmax=high, interpolation="nearest")
     ax.set_axis_off()
+
+
+def _check_limits(limits: object) -> tuple[float, float]:
+    if not isinstance(limits, tuple) or len(limits) != 2:
+        raise TypeError(f"limits must be a pair of numbers (low, high), got {limits!r}")
+    low, high = (check_real("each of limits", limit) for limit in limits)
+    if low >= high:
+        raise ValueError(f"limits must be increasing, got {limits}")
+    return low, high

@@ -1,6 +1,8 @@
 """The exercises' checks, as a reader meets them."""
 
 import math
+from importlib import import_module
+from pkgutil import iter_modules
 
 import pytest
 import torch
@@ -20,6 +22,17 @@ SQUARE = Exercise(
     mistakes=(Mistake(lambda x: 2 * x, "that is the double."),),
     at=((torch.tensor(3.0),), (torch.tensor(-1.0),)),
 )
+
+
+CHAPTERS = {
+    module.name: import_module(f"nfbook.exercises.{module.name}").EXERCISES
+    for module in iter_modules(exercises.__path__)
+}
+ALL = [
+    pytest.param(name, exercise, id=name)
+    for chapter in CHAPTERS.values()
+    for name, exercise in chapter.items()
+]
 
 
 @pytest.fixture
@@ -47,7 +60,16 @@ def say(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
             [0.5, 0.5],
             "✗ some-1: the shape should be (), yours is (2,).",
         ),
-        ("half", "✗ some-1: the answer should be a number or a tensor, yours is str."),
+        ("half", "✗ some-1: the answer should be a real number or a tensor of them, not str."),
+        pytest.param(
+            10**400,
+            "✗ some-1: the answer should be a real number or a tensor of them, not int.",
+            id="huge",
+        ),
+        (
+            torch.tensor(0.5 + 1j),
+            "✗ some-1: the answer should be a real number or a tensor of them, not a complex one.",
+        ),
         (lambda: 0.5, "✗ some-1: the answer should be a value, yours is a function. Call it."),
     ],
 )
@@ -64,16 +86,58 @@ def test_value(say, answer, said):
         (9.0, "✗ some-1: the answer should be a function, yours is float."),
         (lambda: 1, "✗ some-1: your function raised TypeError"),
         (lambda x: x.nothing, "✗ some-1: your function raised AttributeError"),
+        (lambda x: None, "✗ some-1: your function returned None. Did you forget return?"),
+        (
+            lambda x: "nine",
+            "✗ some-1: what your function returns should be a real number or a tensor of them, "
+            "not str.",
+        ),
     ],
 )
 def test_function(say, answer, said):
     assert say(SQUARE, answer).startswith(said)
 
 
-@pytest.mark.parametrize("name", ["bayes-99", "nothing-1", "bayes", "", None])
+def test_an_answer_that_works_in_place_changes_nothing(say):
+    assert say(SQUARE, lambda x: x.mul_(2)) == "✗ some-1: that is the double."
+    assert say(SQUARE, lambda x: x.mul_(x)) == "✓ some-1: correct."
+    assert SQUARE.at == ((torch.tensor(3.0),), (torch.tensor(-1.0),))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["bayes-99", "nothing-1", "bayes", "", None, ["a"], {}, 3, "__init__-1", "bayes.x-1", "-1"],
+)
 def test_unknown_name_is_named(name):
     with pytest.raises(ValueError, match="name must be an exercise such as 'bayes-1', got"):
         check(name, 1.0)
+
+
+def test_a_chapter_that_cannot_be_imported_says_why(monkeypatch, tmp_path):
+    """A missing package is a fault of the installation, and not of the exercise's name."""
+    (tmp_path / "broken.py").write_text("import a_package_that_is_missing")
+    monkeypatch.setattr(exercises, "__path__", [str(tmp_path)])
+    with pytest.raises(ModuleNotFoundError, match="a_package_that_is_missing"):
+        check("broken-1", 1.0)
+
+
+@pytest.mark.parametrize(("name", "exercise"), ALL)
+def test_each_solution_is_right_and_each_mistake_gets_its_own_hint(name, exercise, capsys):
+    def said(solution):
+        check(name, solution if exercise.at else solution())
+        return capsys.readouterr().out
+
+    assert said(exercise.solution) == f"✓ {name}: correct.\n"
+    for mistake in exercise.mistakes:
+        assert said(mistake.solution) == f"✗ {name}: {mistake.hint}\n"
+    assert said(lambda *at: 7 * exercise.solution(*at) + 12345.0) == f"✗ {name}: {exercise.hint}\n"
+    hints = [exercise.hint, *(mistake.hint for mistake in exercise.mistakes)]
+    assert len(set(hints)) == len(hints)
+
+
+@pytest.mark.parametrize(("chapter", "asked"), CHAPTERS.items())
+def test_exercises_are_numbered_in_order(chapter, asked):
+    assert list(asked) == [f"{chapter}-{i}" for i in range(1, 1 + len(asked))]
 
 
 def test_unknown_number_lists_the_chapters_exercises():

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from nbclient import NotebookClient
 from PIL import Image
 
-from nfbook.live import LiveFigure
+from nfbook.live import Controls, LiveFigure
 
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
@@ -147,12 +147,30 @@ def test_a_figure_that_was_open_stays_open():
         (
             {"draw": lambda height, shade: None},
             TypeError,
-            "draw must return a matplotlib Figure, got NoneType",
+            "draw's result must be a matplotlib Figure, got NoneType",
         ),
+        ({"draw": dict}, TypeError, "draw must take the sliders by name: no signature"),
         ({"height": 9}, TypeError, "height must be a list, tuple or range of values, got int"),
         ({"height": "123"}, TypeError, "height must be a list, tuple or range of values, got str"),
         ({"height": [3]}, ValueError, "height must hold at least two values, got 1"),
         ({"height": [3, 3, 4]}, ValueError, r"height must hold each value once, got \[3, 3, 4\]"),
+        (
+            {"height": [[3], [4]]},
+            TypeError,
+            "every value of height must be a number or a string, got list",
+        ),
+        (
+            {"height": [3, None]},
+            TypeError,
+            "every value of height must be a number or a string, got NoneType",
+        ),
+        ({"height": [3, float("nan")]}, ValueError, "height must not hold NaN"),
+        ({"still": {1: 3, "shade": 0.5}}, ValueError, "still must give .*, got 1, shade"),
+        (
+            {"still": {"height": np.array([3, 4]), "shade": 0.5}},
+            ValueError,
+            r"still: height must be one of range\(1, 10\), got array\(\[3, 4\]\)",
+        ),
         ({"still": 3}, TypeError, "still must be a dictionary, got int"),
         ({"still": {}}, ValueError, "still must give a value to height and shade, got none"),
         (
@@ -170,6 +188,11 @@ def test_a_figure_that_was_open_stays_open():
 def test_bad_input(changes, error, message):
     with pytest.raises(error, match=message):
         make(**changes)
+
+
+def test_controls_of_no_figure():
+    with pytest.raises(TypeError, match="figure must be a LiveFigure, got NoneType"):
+        Controls(None)
 
 
 def test_without_sliders():
@@ -213,7 +236,7 @@ def test_names_are_words():
 def test_a_notebook_stores_stand_ins():
     """The stored outputs are the picture and the sentence, and a slider works in the kernel."""
     cells = [
-        "import matplotlib.pyplot as plt\nfrom nfbook.live import LiveFigure\n"
+        "import matplotlib.pyplot as plt\nfrom nfbook.live import Controls, LiveFigure\n"
         "def draw(k):\n"
         "    figure, axes = plt.subplots(figsize=(2, 1))\n"
         "    axes.plot([0, k])\n"

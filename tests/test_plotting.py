@@ -71,18 +71,46 @@ def test_density_contours_enclose_the_stated_probability(ax):
         ((-6, 6), {"contents": ("half",)}, TypeError, "contents must be a number"),
         ((-6, 6), {"points": 2}, ValueError, "points must be at least 10"),
         ((-6, 6), {"points": 20.0}, TypeError, "points must be an int"),
+        ((-6, 6), {"contents": ()}, ValueError, "contents must hold at least one probability"),
+        ((-6, 6), {"contents": 0.5}, TypeError, "contents must be a sequence of numbers"),
+        ((-6, 6), {"color": "no colour"}, ValueError, "color must be a colour .* got 'no colour'"),
+        ((-6, 6), {"color": None}, ValueError, "color must be a colour .* got None"),
+        ((-6, 6), {"ax": None}, TypeError, "ax must be matplotlib Axes, got NoneType"),
+        ((-6, 6), {"log_prob": None}, TypeError, "log_prob must be a function, got NoneType"),
     ],
 )
 def test_density_refuses_what_it_cannot_draw(ax, limits, options, error, message):
     gaussian = MultivariateNormal(torch.zeros(2), torch.eye(2))
     ax.set(xlim=limits, ylim=limits)
+    good = {"ax": ax, "log_prob": gaussian.log_prob, "color": "k"}
     with pytest.raises(error, match=message):
-        draw_density(ax, gaussian.log_prob, color="k", **options)
+        draw_density(**(good | options))
 
 
-def test_density_wants_one_value_for_each_point(ax):
-    with pytest.raises(ValueError, match=r"log_prob's result must have shape \(40000,\)"):
-        draw_density(ax, lambda x: x, color="k")
+@pytest.mark.parametrize(
+    ("log_prob", "error", "message"),
+    [
+        (lambda x: x, ValueError, r"log_prob's result must have shape \(40000,\)"),
+        (lambda x: 0.0, TypeError, r"log_prob's result must be a torch\.Tensor, got float"),
+        (lambda x: x[:, 0] * math.nan, ValueError, "log_prob's result must be finite or minus"),
+        (lambda x: x[:, 0] + 1e9, ValueError, "exp of log_prob's result must be finite"),
+    ],
+)
+def test_density_wants_one_logarithm_for_each_point(ax, log_prob, error, message):
+    with pytest.raises(error, match=message):
+        draw_density(ax, log_prob, color="k")
+
+
+def test_density_may_vanish_and_probabilities_may_share_a_contour(ax):
+    """Uniform on a small square: one grid point bounds both regions."""
+    ax.set(xlim=(-2, 2), ylim=(-2, 2))
+    draw_density(
+        ax,
+        lambda x: torch.where(x.abs().amax(1) < 1, -math.log(4), -math.inf),
+        color="k",
+        contents=(0.5, 0.5001),
+    )
+    assert len(ax.collections[0].get_paths()) == 1
 
 
 def test_images_are_tiled_row_by_row(ax):
@@ -106,6 +134,7 @@ def test_images_are_not_transposed(ax):
 @pytest.mark.parametrize(
     ("images", "columns", "error", "message"),
     [
+        (None, 2, TypeError, "images must be a torch.Tensor, got NoneType"),
         (torch.zeros(3, 5), 2, ValueError, r"images must be square, so \(n, side²\), got \(3, 5\)"),
         (torch.zeros(4), 2, ValueError, r"images must have shape \(n, pixels\)"),
         (torch.zeros(0, 4), 2, ValueError, "images must not be empty"),
@@ -117,3 +146,23 @@ def test_images_are_not_transposed(ax):
 def test_images_refuse_what_is_no_picture(ax, images, columns, error, message):
     with pytest.raises(error, match=message):
         draw_images(ax, images, columns=columns)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"ax": None}, TypeError, "ax must be matplotlib Axes, got NoneType"),
+        ({"limits": None}, TypeError, r"limits must be a pair of numbers \(low, high\), got None"),
+        ({"limits": (1, 2, 3)}, TypeError, r"limits must be a pair .*, got \(1, 2, 3\)"),
+        ({"limits": (0, "1")}, TypeError, "each of limits must be a number, got str"),
+        ({"limits": (0, math.inf)}, ValueError, "each of limits must be finite, got inf"),
+        ({"limits": (5, 0)}, ValueError, r"limits must be increasing, got \(5, 0\)"),
+        ({"limits": (5, 5)}, ValueError, r"limits must be increasing, got \(5, 5\)"),
+        ({"cmap": "no map"}, ValueError, "cmap must be the name of .*, got 'no map'"),
+        ({"cmap": ["gray"]}, ValueError, "cmap must be the name of .*, got"),
+    ],
+)
+def test_images_refuse_what_they_cannot_be_drawn_with(ax, options, error, message):
+    good = {"ax": ax, "images": torch.zeros(3, 4), "columns": 2}
+    with pytest.raises(error, match=message):
+        draw_images(**(good | options))

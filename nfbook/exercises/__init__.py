@@ -10,7 +10,9 @@ The exercises of a chapter stand in the module of its name, in a dictionary ``EX
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -21,6 +23,8 @@ from torch import Tensor
 __all__ = ["Exercise", "Mistake", "check"]
 
 Solution = Callable[..., Tensor | float]
+
+NAME = re.compile(r"([a-z]\w*)-\d+")
 
 
 @dataclass(frozen=True)
@@ -80,15 +84,24 @@ def check(name: str, answer: object) -> None:
 
 
 def _find(name: str) -> Exercise:
-    chapter, _, _ = str(name).rpartition("-")
-    try:
-        exercises: dict[str, Exercise] = import_module(f"{__name__}.{chapter}").EXERCISES
-    except (ImportError, ValueError):
-        exercises = {}
-    if name not in exercises:
+    match = NAME.fullmatch(name) if isinstance(name, str) else None
+    exercises = _exercises(match[1]) if match else {}
+    if not match or name not in exercises:
         known = f"; this chapter has {', '.join(exercises)}" if exercises else ""
         raise ValueError(f"name must be an exercise such as 'bayes-1', got {name!r}{known}")
     return exercises[name]
+
+
+def _exercises(chapter: str) -> dict[str, Exercise]:
+    module = f"{__name__}.{chapter}"
+    try:
+        exercises: dict[str, Exercise] = import_module(module).EXERCISES
+    except ModuleNotFoundError as error:
+        # An import that fails inside the module is a fault of the book, not of the name.
+        if error.name != module:
+            raise
+        return {}
+    return exercises
 
 
 def _problem(exercise: Exercise, answer: object) -> str | None:
@@ -120,26 +133,33 @@ def _values(exercise: Exercise, answer: object) -> list[Tensor]:
     if not exercise.at:
         if callable(answer):
             raise _UnusableError("the answer should be a value, yours is a function. Call it.")
-        return [_tensor(answer)]
+        return [_tensor("the answer", answer)]
     if not callable(answer):
         raise _UnusableError(f"the answer should be a function, yours is {type(answer).__name__}.")
     values = []
     for arguments in exercise.at:
         try:
-            values.append(_tensor(answer(*arguments)))
+            # Copies, for a function may change its arguments in place.
+            value = answer(*deepcopy(arguments))
         except Exception as error:
             # Whatever the reader's function raises is a message for the reader.
             raise _UnusableError(f"your function raised {type(error).__name__}: {error}") from error
+        if value is None:
+            raise _UnusableError("your function returned None. Did you forget return?")
+        values.append(_tensor("what your function returns", value))
     return values
 
 
-def _tensor(value: object) -> Tensor:
+def _tensor(what: str, value: object) -> Tensor:
+    wanted = f"{what} should be a real number or a tensor of them, not"
     try:
-        return torch.as_tensor(value, dtype=torch.float64)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise _UnusableError(
-            f"the answer should be a number or a tensor, yours is {type(value).__name__}."
-        ) from error
+        # As real numbers, complex ones would lose their imaginary parts without an error.
+        number = torch.as_tensor(value, dtype=torch.complex128)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise _UnusableError(f"{wanted} {type(value).__name__}.") from error
+    if bool(number.imag.any()):
+        raise _UnusableError(f"{wanted} a complex one.")
+    return number.real
 
 
 def _agree(given: list[Tensor], right: list[Tensor], tol: float) -> bool:

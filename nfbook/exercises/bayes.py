@@ -122,6 +122,23 @@ EXERCISES = {
                 "right for large averages. A small one must not change its sign: it stops at 0.",
             ),
             Mistake(
+                lambda average, n, noise_variance, c: max(average - noise_variance / (n * c), 0.0),
+                "right for a positive average. A negative one has to shrink towards 0 from below.",
+            ),
+            Mistake(
+                lambda average, n, noise_variance, c: _soft_threshold(
+                    average, n, noise_variance, 2 * c
+                ),
+                "your threshold is half of the right one. The Gaussian's exponent has a factor "
+                "1/2, which cancels when the square is differentiated.",
+            ),
+            Mistake(
+                lambda average, n, noise_variance, c: _soft_threshold(
+                    average, n, noise_variance, 1 / c
+                ),
+                "the threshold must grow as c shrinks: a narrower prior pulls harder.",
+            ),
+            Mistake(
                 lambda average, n, noise_variance, c: _soft_threshold(
                     average, 1, noise_variance, c
                 ),

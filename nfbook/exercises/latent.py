@@ -71,6 +71,10 @@ EXERCISES = {
                 "this is the logarithm of the sum. The mean divides by K.",
             ),
             Mistake(
+                lambda v: (v - v.max()).exp().mean().log(),
+                "you took the largest value out of the sum, and did not add it again.",
+            ),
+            Mistake(
                 lambda v: v.mean(),
                 "this is the mean of the logarithms, which Jensen's inequality puts below the "
                 "logarithm of the mean.",

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from nfbook._checks import check_count, check_generator
+from nfbook._checks import check_count, check_generator, check_log_values, check_type
 from nfbook.latent.model import LatentVariableModel
 
 __all__ = [
@@ -38,17 +38,20 @@ def draw(distribution: Distribution, shape: tuple[int, ...], generator: torch.Ge
     Returns:
         Samples of shape `(*shape, *batch_shape, *event_shape)`, on the CPU, without gradient.
 
+    Raises:
+        TypeError: An argument has the wrong type.
+        ValueError: A size in the shape is not positive.
+
     Example:
         >>> from torch.distributions import Normal
         >>> generator = torch.Generator().manual_seed(0)
         >>> draw(Normal(torch.zeros(3), 1.0), (2,), generator).shape
         torch.Size([2, 3])
     """
-    if not isinstance(distribution, Distribution):
-        raise TypeError(
-            "distribution must be a torch.distributions.Distribution, "
-            f"got {type(distribution).__name__}"
-        )
+    _check_distribution("distribution", distribution)
+    check_type("shape", shape, tuple, "a tuple of ints")
+    for size in shape:
+        check_count("every size in shape", size)
     check_generator("generator", generator)
     seed = int(torch.randint(2**63 - 1, (), generator=generator))
     with torch.random.fork_rng(devices=[]):
@@ -72,6 +75,7 @@ def log_weights(model: LatentVariableModel, x: Tensor, z: Tensor, proposal: Dist
         One value for each draw, `(K, *)`.
 
     Raises:
+        TypeError: An argument has the wrong type or dtype.
         ValueError: The proposal's batch shape is neither, or shapes do not fit.
 
     Example:
@@ -83,8 +87,13 @@ def log_weights(model: LatentVariableModel, x: Tensor, z: Tensor, proposal: Dist
         >>> torch.allclose(log_weights(model, x, z, model.posterior(x)), evidence)
         True
     """
-    _check_proposal(x, proposal)
-    return model.log_joint(x, z) - proposal.log_prob(z)
+    _check_model_and_x(model, x)
+    _check_proposal(model, x, proposal)
+    log_joint = model.log_joint(x, z)
+    if log_joint.ndim != x.ndim:
+        wanted = ("K", *x.shape[:-1], *model.prior.event_shape)
+        raise ValueError(f"z must have shape ({', '.join(map(str, wanted))}), got {tuple(z.shape)}")
+    return log_joint - proposal.log_prob(z)
 
 
 def log_mean_exp(values: Tensor) -> Tensor:
@@ -158,6 +167,10 @@ def naive_log_prob(
         One estimate for each observation, `(*)`. Repeat x along a new dimension for independent
         estimates of the same evidence.
 
+    Raises:
+        TypeError: An argument has the wrong type or dtype.
+        ValueError: The shape of x does not fit, or there are no draws.
+
     Example:
         >>> from nfbook.latent import PPCA
         >>> model = PPCA(torch.ones(2, 1), torch.zeros(2), 1.0)
@@ -165,8 +178,8 @@ def naive_log_prob(
         >>> naive_log_prob(model, torch.zeros(5, 2), 1000, generator).shape
         torch.Size([5])
     """
+    _check_model_and_x(model, x)
     check_count("num_samples", num_samples)
-    model._check_x(x)
     z = draw(model.prior, (num_samples, *x.shape[:-1]), generator)
     return log_mean_exp(model.likelihood(z).log_prob(x))
 
@@ -198,6 +211,10 @@ def importance_log_prob(
     Returns:
         One estimate for each observation, `(*)`.
 
+    Raises:
+        TypeError: An argument has the wrong type or dtype.
+        ValueError: The shape of x or of the proposal does not fit, or there are no draws.
+
     Example:
         >>> from nfbook.latent import PPCA
         >>> model = PPCA(torch.ones(2, 1), torch.zeros(2), 1.0)
@@ -207,37 +224,37 @@ def importance_log_prob(
         >>> bool((estimate - model.log_prob(x)).abs() < 1e-5)
         True
     """
+    _check_model_and_x(model, x)
+    _check_proposal(model, x, proposal)
     check_count("num_samples", num_samples)
-    model._check_x(x)
-    _check_proposal(x, proposal)
     missing = x.shape[: x.ndim - 1 - len(proposal.batch_shape)]
     z = draw(proposal, (num_samples, *missing), generator)
     return log_mean_exp(log_weights(model, x, z, proposal))
 
 
-def _check_proposal(x: Tensor, proposal: Distribution) -> None:
-    if not isinstance(proposal, Distribution):
-        raise TypeError(
-            f"proposal must be a torch.distributions.Distribution, got {type(proposal).__name__}"
-        )
+def _check_distribution(name: str, value: object) -> None:
+    check_type(name, value, Distribution, "a torch.distributions.Distribution")
+
+
+def _check_model_and_x(model: LatentVariableModel, x: Tensor) -> None:
+    check_type("model", model, LatentVariableModel, "a LatentVariableModel")
+    model._check_x(x)
+
+
+def _check_proposal(model: LatentVariableModel, x: Tensor, proposal: Distribution) -> None:
+    _check_distribution("proposal", proposal)
     if proposal.batch_shape not in (torch.Size(), x.shape[:-1]):
         raise ValueError(
             f"proposal must have batch shape () or that of x, {tuple(x.shape[:-1])}, "
             f"got {tuple(proposal.batch_shape)}"
         )
+    event_shape = model.prior.event_shape
+    if proposal.event_shape != event_shape:
+        raise ValueError(
+            f"proposal must have the event shape of the prior, {tuple(event_shape)}, "
+            f"got {tuple(proposal.event_shape)}"
+        )
 
 
 def _check_log_values(name: str, values: Tensor) -> None:
-    if not isinstance(values, Tensor):
-        raise TypeError(f"{name} must be a torch.Tensor, got {type(values).__name__}")
-    if not values.is_floating_point():
-        raise TypeError(f"{name} must be a floating-point tensor, got {values.dtype}")
-    if values.ndim == 0 or values.numel() == 0:
-        raise ValueError(
-            f"{name} must have shape (K, *) with K at least 1, got {tuple(values.shape)}"
-        )
-    wrong = int((torch.isnan(values) | torch.isposinf(values)).sum())
-    if wrong:
-        raise ValueError(
-            f"{name} must be finite or minus infinity, got {wrong} NaN or plus infinity"
-        )
+    check_log_values(name, values, ("K", *getattr(values, "shape", ())[1:]))

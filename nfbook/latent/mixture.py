@@ -132,8 +132,17 @@ class GaussianMixture(LatentVariableModel):
 
         Returns:
             A distribution over the indices with batch shape `(*)`.
+
+        Raises:
+            ValueError: An x is so far away that its log density is not finite in its dtype.
         """
-        return Categorical(logits=self.weights.log() + self.component_log_prob(x))
+        log_joint = self.weights.log() + self.component_log_prob(x)
+        if not bool(log_joint.logsumexp(-1).isfinite().all()):
+            raise ValueError(
+                f"x must be near enough for its log density to be finite in {x.dtype}, "
+                f"got elements up to {float(x.abs().max()):g}"
+            )
+        return Categorical(logits=log_joint)
 
     def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draw n component indices, then one observation from each component drawn.
@@ -156,6 +165,8 @@ class GaussianMixture(LatentVariableModel):
             raise TypeError(f"z must be a torch.Tensor, got {type(z).__name__}")
         if z.dtype != torch.int64:
             raise TypeError(f"z must hold component indices of dtype torch.int64, got {z.dtype}")
+        if z.numel() == 0:
+            raise ValueError(f"z must not be empty, got shape {tuple(z.shape)}")
         count = len(self.weights)
         wrong = z[(z < 0) | (z >= count)]
         if wrong.numel():

@@ -66,7 +66,10 @@ class PPCA(LatentVariableModel):
         identity = torch.eye(loading.shape[1], dtype=loading.dtype, device=loading.device)
         m = loading.mT @ loading + noise_variance * identity
         self._m_cholesky, failed = torch.linalg.cholesky_ex(m)
-        if bool(failed):
+        if not bool(failed):
+            covariance = noise_variance * torch.cholesky_inverse(self._m_cholesky)
+            self._posterior_cholesky, failed = torch.linalg.cholesky_ex(covariance)
+        if bool(failed) or not bool(self._posterior_cholesky.isfinite().all()):
             raise ValueError(
                 "noise_variance must not vanish beside the loading in its dtype "
                 f"{loading.dtype}, got {float(noise_variance)}"
@@ -148,13 +151,19 @@ class PPCA(LatentVariableModel):
 
         Returns:
             A Gaussian over `(d,)` with batch shape `(*)`.
+
+        Raises:
+            ValueError: An x is so far away that the mean overflows.
         """
         self._check_x(x)
-        covariance = self.noise_variance * torch.cholesky_inverse(self._m_cholesky)
+        mean = self._posterior_mean(x)
+        if not bool(mean.isfinite().all()):
+            raise ValueError(
+                f"x must be near enough for its posterior mean to be finite in {x.dtype}, "
+                f"got elements up to {float(x.abs().max()):g}"
+            )
         # One factor without batch dimensions: torch shares it among all observations.
-        return MultivariateNormal(
-            self._posterior_mean(x), scale_tril=torch.linalg.cholesky(covariance)
-        )
+        return MultivariateNormal(mean, scale_tril=self._posterior_cholesky)
 
     def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draw n latent variables from the prior, then one observation for each.
