@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import gzip
 import sys
+from contextlib import suppress
 from functools import cache, partial
 from http import HTTPStatus
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 TEXT = {".html", ".css", ".js", ".mjs", ".json", ".svg", ".txt", ".ipynb"}
 
@@ -54,6 +55,11 @@ class Handler(SimpleHTTPRequestHandler):
         self.send_header("Last-Modified", changed)
         self.end_headers()
         return BytesIO(content)
+
+    def copyfile(self, source: Any, outputfile: Any) -> None:
+        """Send the content, unless the browser has gone on to another page."""
+        with suppress(BrokenPipeError, ConnectionResetError):
+            super().copyfile(source, outputfile)
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         """Say nothing about a request that was answered."""
