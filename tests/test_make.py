@@ -380,17 +380,3 @@ def test_hooks_run_the_pinned_tools():
         for word in hook["entry"].split():
             if word.startswith("tests/"):
                 assert (ROOT / word).exists()
-
-
-def test_no_file_names_a_registry():
-    hosts = re.compile(r"(pypi|files\.pythonhosted|registry\.npmjs|download\.pytorch)\.org")
-    listed = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True
-    )
-    if listed.returncode:
-        pytest.skip("not a git checkout")
-    for name in listed.stdout.splitlines():
-        path = ROOT / name
-        if path.suffix in {".png", ".woff", ".woff2"} or path == Path(__file__):
-            continue
-        assert not hosts.search(path.read_text(encoding="utf-8")), name

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import re
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ FORMS = {
 }
 
 
-class Generated(SphinxDirective):
+class Generated(SphinxDirective, ABC):
     """A directive whose content is written by code, as MyST text."""
 
     def run(self) -> list[nodes.Node]:
@@ -43,9 +44,9 @@ class Generated(SphinxDirective):
             self.env.note_dependency(str(page.path))
         return self.parse_text_to_nodes(self.markdown(), allow_section_headings=True)
 
+    @abstractmethod
     def markdown(self) -> str:
         """Return the text to parse."""
-        raise NotImplementedError
 
 
 class EquationLedger(Generated):
