@@ -59,6 +59,16 @@ HUGE = 10**400
             "x must be finite, got 2 NaN or infinite of 3",
         ),
         (
+            lambda: check_tensor("x", torch.tensor([math.inf, 1.0, -math.inf]), ("n",)),
+            ValueError,
+            "x must be finite, got 2 NaN or infinite of 3",
+        ),
+        (
+            lambda: check_tensor("x", torch.tensor([[1.0, 2.0], [3.0, math.inf]]), ("n", "D")),
+            ValueError,
+            "x must be finite, got 1 NaN or infinite of 4",
+        ),
+        (
             lambda: check_log_values("x", torch.tensor([1]), ("n",)),
             TypeError,
             "x must be a floating-point tensor",
@@ -144,6 +154,13 @@ def test_accepted():
     check_type("x", "word", int | str, "a number or a word")
     check_callable("f", math.exp)
     assert check_real("a", 3) == 3.0
+
+
+def test_finite_values_are_accepted_though_their_sum_is_not():
+    x = torch.full((4,), 3e38)
+    assert x.sum().isinf()
+    assert check_tensor("x", x, ("n",)) == {"n": 4}
+    assert check_tensor("x", torch.cat([x, -x]).requires_grad_(), ("n",)) == {"n": 8}
 
 
 def test_scalars_keep_their_own_type_and_numbers_take_the_default_one():

@@ -20,7 +20,13 @@ MODULES = sorted(
 
 # What the chapters' plots and widgets need, and the package itself does not.
 HEAVY = {"matplotlib", "ipywidgets", "anywidget", "sklearn", "scipy", "pandas", "IPython"}
-DRAWS = {"nfbook.plotting", "nfbook.live", "nfbook.explorables.base", "nfbook.explorables.coin"}
+DRAWS = {
+    "nfbook.plotting",
+    "nfbook.live",
+    "nfbook.explorables.base",
+    "nfbook.explorables.bound",
+    "nfbook.explorables.coin",
+}
 
 PROBE = """
 import json, sys, warnings, torch
@@ -77,6 +83,7 @@ def test_public_functions_have_a_doctested_example():
                 inspect.isclass(item)
                 and not issubclass(item, Exception)
                 and not inspect.isabstract(item)
+                and not getattr(item, "_is_protocol", False)
             ):
                 assert ">>>" in (item.__doc__ or "") + (module.__doc__ or ""), f"{name}.{public}"
 

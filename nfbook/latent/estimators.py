@@ -6,15 +6,25 @@ All of them work with logarithms: a density in 64 dimensions underflows, its log
 from __future__ import annotations
 
 import math
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from nfbook._checks import check_count, check_generator, check_log_values, check_type
+from nfbook._checks import (
+    check_count,
+    check_generator,
+    check_log_values,
+    check_tensor,
+    check_type,
+)
 from nfbook.latent.model import LatentVariableModel
 
 __all__ = [
+    "JointModel",
+    "check_joint_model",
+    "check_proposal",
     "draw",
     "effective_sample_size",
     "importance_log_prob",
@@ -24,8 +34,31 @@ __all__ = [
 ]
 
 
-def draw(distribution: Distribution, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Draw from a ``torch.distributions`` object with an explicit generator.
+class JointModel(Protocol):
+    """What an estimate needs of a model, whose evidence and posterior may be out of reach.
+
+    Every `LatentVariableModel` has it. Shapes are as there.
+    """
+
+    @property
+    def prior(self) -> Distribution:
+        r"""The prior :math:`p(\mathbf{z})` of one latent variable."""
+
+    def likelihood(self, z: Tensor, /) -> Distribution:
+        r"""Return :math:`p(\mathbf{x} \mid \mathbf{z}, \theta)` as a distribution over x."""
+
+    def log_joint(self, x: Tensor, z: Tensor, /) -> Tensor:
+        r"""Return :math:`\log p(\mathbf{x}, \mathbf{z} \mid \theta)`."""
+
+
+def draw(
+    distribution: Distribution,
+    shape: tuple[int, ...],
+    generator: torch.Generator,
+    *,
+    reparametrised: bool = False,
+) -> Tensor:
+    r"""Draw from a ``torch.distributions`` object with an explicit generator.
 
     ``Distribution.sample`` knows the global generator only. It is seeded here from the given one,
     and put back afterwards as it was.
@@ -34,12 +67,16 @@ def draw(distribution: Distribution, shape: tuple[int, ...], generator: torch.Ge
         distribution: What to draw from.
         shape: The sample shape, which comes in front of the distribution's batch shape.
         generator: The source of randomness.
+        reparametrised: Whether the samples are functions :math:`g_\phi(\epsilon)` of noise, so
+            that gradients flow through them to the distribution's parameters. The same generator
+            gives the same samples either way.
 
     Returns:
-        Samples of shape `(*shape, *batch_shape, *event_shape)`, on the CPU, without gradient.
+        Samples of shape `(*shape, *batch_shape, *event_shape)`, on the CPU. Without
+        ``reparametrised`` they have no gradient.
 
     Raises:
-        TypeError: An argument has the wrong type.
+        TypeError: An argument has the wrong type, or the distribution has no ``rsample``.
         ValueError: A size in the shape is not positive.
 
     Example:
@@ -49,6 +86,12 @@ def draw(distribution: Distribution, shape: tuple[int, ...], generator: torch.Ge
         torch.Size([2, 3])
     """
     _check_distribution("distribution", distribution)
+    check_type("reparametrised", reparametrised, bool, "True or False")
+    if reparametrised and not distribution.has_rsample:
+        raise TypeError(
+            "distribution must have rsample to be reparametrised, "
+            f"got {type(distribution).__name__}"
+        )
     check_type("shape", shape, tuple, "a tuple of ints")
     for size in shape:
         check_count("every size in shape", size)
@@ -56,10 +99,10 @@ def draw(distribution: Distribution, shape: tuple[int, ...], generator: torch.Ge
     seed = int(torch.randint(2**63 - 1, (), generator=generator))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return distribution.sample(shape)
+        return distribution.rsample(shape) if reparametrised else distribution.sample(shape)
 
 
-def log_weights(model: LatentVariableModel, x: Tensor, z: Tensor, proposal: Distribution) -> Tensor:
+def log_weights(model: JointModel, x: Tensor, z: Tensor, proposal: Distribution) -> Tensor:
     r"""Return the logarithm of the importance weights.
 
     .. math:: \log w(\mathbf{z}) = \log p(\mathbf{x}, \mathbf{z} \mid \theta) - \log q(\mathbf{z}).
@@ -87,8 +130,8 @@ def log_weights(model: LatentVariableModel, x: Tensor, z: Tensor, proposal: Dist
         >>> torch.allclose(log_weights(model, x, z, model.posterior(x)), evidence)
         True
     """
-    _check_model_and_x(model, x)
-    _check_proposal(model, x, proposal)
+    check_joint_model(model, x)
+    check_proposal(model, x, proposal)
     log_joint = model.log_joint(x, z)
     if log_joint.ndim != x.ndim:
         wanted = ("K", *x.shape[:-1], *model.prior.event_shape)
@@ -148,7 +191,7 @@ def effective_sample_size(log_w: Tensor) -> Tensor:
 
 
 def naive_log_prob(
-    model: LatentVariableModel, x: Tensor, num_samples: int, generator: torch.Generator
+    model: JointModel, x: Tensor, num_samples: int, generator: torch.Generator
 ) -> Tensor:
     r"""Return the naive Monte Carlo estimate of the log-evidence.
 
@@ -178,14 +221,14 @@ def naive_log_prob(
         >>> naive_log_prob(model, torch.zeros(5, 2), 1000, generator).shape
         torch.Size([5])
     """
-    _check_model_and_x(model, x)
+    check_joint_model(model, x)
     check_count("num_samples", num_samples)
     z = draw(model.prior, (num_samples, *x.shape[:-1]), generator)
     return log_mean_exp(model.likelihood(z).log_prob(x))
 
 
 def importance_log_prob(
-    model: LatentVariableModel,
+    model: JointModel,
     x: Tensor,
     proposal: Distribution,
     num_samples: int,
@@ -224,8 +267,8 @@ def importance_log_prob(
         >>> bool((estimate - model.log_prob(x)).abs() < 1e-5)
         True
     """
-    _check_model_and_x(model, x)
-    _check_proposal(model, x, proposal)
+    check_joint_model(model, x)
+    check_proposal(model, x, proposal)
     check_count("num_samples", num_samples)
     missing = x.shape[: x.ndim - 1 - len(proposal.batch_shape)]
     z = draw(proposal, (num_samples, *missing), generator)
@@ -236,22 +279,51 @@ def _check_distribution(name: str, value: object) -> None:
     check_type(name, value, Distribution, "a torch.distributions.Distribution")
 
 
-def _check_model_and_x(model: LatentVariableModel, x: Tensor) -> None:
-    check_type("model", model, LatentVariableModel, "a LatentVariableModel")
-    model._check_x(x)
+def check_joint_model(model: JointModel, x: Tensor) -> None:
+    """Check that ``model`` can be used as a `JointModel`, with these observations.
+
+    Example:
+        >>> check_joint_model(torch.nn.Identity(), torch.zeros(2))
+        Traceback (most recent call last):
+        ...
+        TypeError: model must be a LatentVariableModel, got Identity; a stand-in has prior,
+        likelihood and log_joint
+    """
+    if isinstance(model, LatentVariableModel):
+        model._check_x(x)
+    elif all(hasattr(model, name) for name in ("prior", "likelihood", "log_joint")):
+        check_tensor("x", x, ("*", "D"))
+    else:
+        raise TypeError(
+            f"model must be a LatentVariableModel, got {type(model).__name__}; "
+            "a stand-in has prior, likelihood and log_joint"
+        )
 
 
-def _check_proposal(model: LatentVariableModel, x: Tensor, proposal: Distribution) -> None:
-    _check_distribution("proposal", proposal)
+def check_proposal(
+    model: JointModel, x: Tensor, proposal: Distribution, name: str = "proposal"
+) -> None:
+    """Check that ``proposal`` is one distribution over z for all of x, or one for each.
+
+    Example:
+        >>> from torch.distributions import Normal
+        >>> from nfbook.latent import PPCA
+        >>> model = PPCA(torch.ones(2, 1), torch.zeros(2), 1.0)
+        >>> check_proposal(model, torch.zeros(2), Normal(0.0, 1.0), "q")
+        Traceback (most recent call last):
+        ...
+        ValueError: q must have the event shape of the prior, (1,), got ()
+    """
+    _check_distribution(name, proposal)
     if proposal.batch_shape not in (torch.Size(), x.shape[:-1]):
         raise ValueError(
-            f"proposal must have batch shape () or that of x, {tuple(x.shape[:-1])}, "
+            f"{name} must have batch shape () or that of x, {tuple(x.shape[:-1])}, "
             f"got {tuple(proposal.batch_shape)}"
         )
     event_shape = model.prior.event_shape
     if proposal.event_shape != event_shape:
         raise ValueError(
-            f"proposal must have the event shape of the prior, {tuple(event_shape)}, "
+            f"{name} must have the event shape of the prior, {tuple(event_shape)}, "
             f"got {tuple(proposal.event_shape)}"
         )
 

@@ -3,21 +3,95 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import repeat
 
 import torch
 from torch import Tensor
-from torch.distributions import Categorical, MultivariateNormal
+from torch.distributions import Categorical, Distribution, MultivariateNormal
 
 from nfbook._checks import (
     check_count,
     check_generator,
     check_positive,
+    check_real,
     check_same_dtype,
     check_tensor,
+    check_type,
 )
+from nfbook.latent.batches import Batches, Moments, moments, subsample
+from nfbook.latent.covariance import structure_called
+from nfbook.latent.em import Fit, best, check_stopping, climb
 from nfbook.latent.model import LatentVariableModel
+from nfbook.latent.starts import k_means_plus_plus
 
-__all__ = ["GaussianMixture"]
+__all__ = ["GaussianMixture", "MixtureStatistics"]
+
+# Numbers in one piece of an array `(K, D, rows)`: few enough for the processor's cache.
+PIECE = 2**18
+# Observations among which the start of a fit is sought.
+SAMPLE = 20_000
+
+
+@dataclass(frozen=True, eq=False)
+class MixtureStatistics:
+    r"""Sums over n observations, each one shared out among the components by q.
+
+    They are taken in the white coordinates of the model that made them,
+    :math:`\mathbf{y}_{ki} = \mathbf{L}_k^{-1} (\mathbf{x}_i - \boldsymbol{\mu}_k)` with
+    :math:`\boldsymbol{\Sigma}_k = \mathbf{L}_k \mathbf{L}_k^\top`, and in float64.
+
+    Attributes:
+        maker: The model that made them.
+        count: The number of observations n.
+        entropy: :math:`\mathrm{H}(q) = -\sum_{ik} q_{ik} \log q_{ik}`, without dimensions.
+        sizes: :math:`N_k = \sum_i q_{ik}`, `(K,)`.
+        shifts: :math:`\sum_i q_{ik} \mathbf{y}_{ki}`, `(K, D)`.
+        scatter: :math:`\sum_i q_{ik} \mathbf{y}_{ki} \mathbf{y}_{ki}^\top`, in the shape of the
+            model's covariances: the sum of all components where they are tied, only the diagonals
+            or traces where there is no more to a covariance.
+
+    Example:
+        >>> x = torch.tensor([[1.0], [3.0]])
+        >>> model = GaussianMixture(torch.ones(1), torch.zeros(1, 1), torch.ones(1, 1, 1))
+        >>> statistics = model.e_step(x[:1]) + model.e_step(x[1:])
+        >>> statistics.count, statistics.shifts
+        (2, tensor([[4.]], dtype=torch.float64))
+    """
+
+    maker: GaussianMixture
+    count: int
+    entropy: Tensor
+    sizes: Tensor
+    shifts: Tensor
+    scatter: Tensor
+
+    def scatter_about(self, points: Tensor) -> Tensor:
+        r"""Return the scatter about other points than the maker's means.
+
+        .. math:: \sum_i q_{ik} (\mathbf{y}_{ki} - \mathbf{u}_k) (\mathbf{y}_{ki} -
+            \mathbf{u}_k)^\top
+
+        Arguments:
+            points: The points :math:`\mathbf{u}_k` in white coordinates, `(K, D)`.
+        """
+        products = self.maker._covariances.products
+        shifts, u = self.shifts.unsqueeze(-1), points.unsqueeze(-1)
+        sizes = self.sizes[:, None, None]
+        return self.scatter - products(shifts, u) - products(u, shifts) + products(sizes * u, u)
+
+    def __add__(self, other: MixtureStatistics) -> MixtureStatistics:
+        if other.maker is not self.maker:
+            raise ValueError("statistics must come from the same model to be added")
+        return MixtureStatistics(
+            self.maker,
+            self.count + other.count,
+            self.entropy + other.entropy,
+            self.sizes + other.sizes,
+            self.shifts + other.shifts,
+            self.scatter + other.scatter,
+        )
 
 
 class GaussianMixture(LatentVariableModel):
@@ -36,7 +110,11 @@ class GaussianMixture(LatentVariableModel):
     Arguments:
         weights: The mixing weights, `(K,)`, positive and with sum 1.
         means: The components' means, `(K, D)`, in the units of the data.
-        covariances: Their covariance matrices, `(K, D, D)`, symmetric and positive definite.
+        covariances: Their covariance matrices, symmetric and positive definite. The shape depends
+            on the structure.
+        structure: What the covariance matrices have in common: "full" is one for each component,
+            `(K, D, D)`; "tied" one for all, `(D, D)`; "diagonal" variances without correlations,
+            `(K, D)`; "spherical" one variance in all directions, `(K,)`.
 
     Raises:
         TypeError: A parameter is no floating-point tensor, or the dtypes differ.
@@ -44,18 +122,22 @@ class GaussianMixture(LatentVariableModel):
             matrix is not symmetric and positive definite.
 
     Example:
-        >>> eye = torch.eye(2).expand(2, 2, 2)
         >>> mixture = GaussianMixture(
-        ...     torch.tensor([0.25, 0.75]), torch.tensor([[0.0, 0.0], [4.0, 0.0]]), eye
+        ...     torch.tensor([0.25, 0.75]),
+        ...     torch.tensor([[0.0, 0.0], [4.0, 0.0]]),
+        ...     torch.eye(2),
+        ...     structure="tied",
         ... )
         >>> mixture.posterior(torch.tensor([2.0, 0.0])).probs
         tensor([0.2500, 0.7500])
     """
 
-    def __init__(self, weights: Tensor, means: Tensor, covariances: Tensor) -> None:
+    def __init__(
+        self, weights: Tensor, means: Tensor, covariances: Tensor, *, structure: str = "full"
+    ) -> None:
         count = check_tensor("weights", weights, ("K",))["K"]
         dim = check_tensor("means", means, (count, "D"))["D"]
-        check_tensor("covariances", covariances, (count, dim, dim))
+        self._covariances = structure_called(structure).of(covariances, count, dim)
         check_same_dtype(weights=weights, means=means, covariances=covariances)
         check_positive("weights", weights)
         total = float(weights.detach().sum())
@@ -65,12 +147,27 @@ class GaussianMixture(LatentVariableModel):
         self.weights = weights
         self.means = means
         self.covariances = covariances
-        self._cholesky = _cholesky_of(covariances)
+        self.structure = structure
+
+    @property
+    def num_components(self) -> int:
+        """The number of components K."""
+        return self.means.shape[0]
 
     @property
     def data_dim(self) -> int:
         """The number of dimensions D of an observation."""
-        return self.means.shape[-1]
+        return self.means.shape[1]
+
+    @property
+    def num_parameters(self) -> int:
+        r"""The number of free parameters, as information criteria count them.
+
+        There are K - 1 weights, K D means, and for the covariances :math:`K D (D + 1) / 2` (full),
+        :math:`D (D + 1) / 2` (tied), K D (diagonal) or K (spherical).
+        """
+        count, dim = self.num_components, self.data_dim
+        return count - 1 + count * dim + self._covariances.num_parameters(count, dim)
 
     @property
     def prior(self) -> Categorical:
@@ -80,16 +177,15 @@ class GaussianMixture(LatentVariableModel):
     def likelihood(self, z: Tensor) -> MultivariateNormal:
         r"""Return the Gaussian of each component index in z, with batch shape `(*)`."""
         z = self._check_z(z)
-        return MultivariateNormal(self.means[z], scale_tril=self._cholesky[z])
+        return MultivariateNormal(self.means[z], scale_tril=self._triangles[z])
 
     def component_log_prob(self, x: Tensor) -> Tensor:
         r"""Return the log density of each component.
 
         .. math:: \log \mathcal{N}(\mathbf{x} \mid \boldsymbol{\mu}_k, \boldsymbol{\Sigma}_k)
 
-        With the Cholesky factor :math:`\boldsymbol{\Sigma}_k = \mathbf{L}_k \mathbf{L}_k^\top`
-        the exponent is half the squared length of
-        :math:`\mathbf{L}_k^{-1} (\mathbf{x} - \boldsymbol{\mu}_k)`, a triangular solve.
+        With :math:`\boldsymbol{\Sigma}_k = \mathbf{L}_k \mathbf{L}_k^\top`, the exponent is half
+        the squared length of :math:`\mathbf{L}_k^{-1} (\mathbf{x} - \boldsymbol{\mu}_k)`.
 
         Arguments:
             x: Observations, `(*, D)`.
@@ -98,13 +194,10 @@ class GaussianMixture(LatentVariableModel):
             One value for each component, `(*, K)`.
         """
         self._check_x(x)
+        components = _Components(self, x.dtype)
         rows = x.reshape(-1, self.data_dim)
-        centred = (rows - self.means.unsqueeze(1)).mT  # (K, D, rows)
-        white = torch.linalg.solve_triangular(self._cholesky, centred, upper=False)
-        half_log_det = self._cholesky.diagonal(dim1=-2, dim2=-1).log().sum(-1, keepdim=True)
-        constant = 0.5 * self.data_dim * math.log(2 * math.pi)
-        log_prob: Tensor = -0.5 * white.square().sum(-2) - half_log_det - constant
-        return log_prob.mT.reshape(*x.shape[:-1], len(self.weights))
+        log_prob = [components.log_prob(components.whiten(piece)) for piece in self._pieces(rows)]
+        return torch.cat(log_prob, dim=1).mT.reshape(*x.shape[:-1], self.num_components)
 
     def log_prob(self, x: Tensor) -> Tensor:
         r"""Return the exact log-evidence.
@@ -137,12 +230,42 @@ class GaussianMixture(LatentVariableModel):
             ValueError: An x is so far away that its log density is not finite in its dtype.
         """
         log_joint = self.weights.log() + self.component_log_prob(x)
-        if not bool(log_joint.logsumexp(-1).isfinite().all()):
-            raise ValueError(
-                f"x must be near enough for its log density to be finite in {x.dtype}, "
-                f"got elements up to {float(x.abs().max()):g}"
-            )
+        _check_near(x, log_joint.logsumexp(-1))
         return Categorical(logits=log_joint)
+
+    def elbo(self, x: Tensor, q: Distribution) -> Tensor:
+        r"""Return the exact evidence lower bound, a sum over the K indices.
+
+        .. math:: \mathcal{L}(q, \theta) = \sum_k q_k \bigl[\log w_k + \log
+            \mathcal{N}(\mathbf{x} \mid \boldsymbol{\mu}_k, \boldsymbol{\Sigma}_k)
+            - \log q_k\bigr], \qquad 0 \log 0 = 0.
+
+        Arguments:
+            x: Observations, `(*, D)`.
+            q: One distribution over the K indices for each observation, with batch shape `(*)`.
+
+        Returns:
+            One value for each observation, `(*)`, at most ``log_prob(x)``.
+
+        Raises:
+            TypeError: q is no Categorical, or has another dtype.
+            ValueError: q has another batch shape than x, or another number of indices.
+
+        Example:
+            >>> eye = torch.eye(2).expand(2, 2, 2)
+            >>> mixture = GaussianMixture(torch.tensor([0.5, 0.5]), torch.zeros(2, 2), eye)
+            >>> x = torch.zeros(2)
+            >>> mixture.log_prob(x), mixture.elbo(x, mixture.posterior(x))
+            (tensor(-1.8379), tensor(-1.8379))
+            >>> mixture.elbo(x, Categorical(torch.tensor([1.0, 0.0])))
+            tensor(-2.5310)
+        """
+        probs = self._check_q(x, q).probs
+        possible = probs > 0
+        log_q = torch.where(possible, probs, 1.0).log()
+        log_joint = self.weights.log() + self.component_log_prob(x)
+        # Where q is zero the logarithms are left out, so that their gradients are no NaN either.
+        return (probs * torch.where(possible, log_joint - log_q, 0.0)).sum(-1)
 
     def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draw n component indices, then one observation from each component drawn.
@@ -154,11 +277,285 @@ class GaussianMixture(LatentVariableModel):
         check_generator("generator", generator)
         z = torch.multinomial(self.weights, n, replacement=True, generator=generator)
         noise = torch.randn(n, self.data_dim, dtype=self.means.dtype, generator=generator)
-        x = self.means[z] + (self._cholesky[z] @ noise.unsqueeze(-1)).squeeze(-1)
+        x = self.means[z]
+        for k, triangle in enumerate(self._triangles):
+            mine = z == k
+            x[mine] += noise[mine] @ triangle.mT
         return x, z
+
+    @torch.no_grad()
+    def e_step(self, x: Tensor, q: Distribution | None = None) -> MixtureStatistics:
+        r"""Share out each observation among the components, and return the sums that count.
+
+        Without q the shares are the responsibilities :math:`q_{ik} = r_k(\mathbf{x}_i)`: the q
+        that makes the bound equal to the log-likelihood.
+
+        Arguments:
+            x: Observations, `(n, D)`. The memory used does not grow with n.
+            q: Other shares: one distribution over the K indices for each observation.
+
+        Raises:
+            TypeError: x has another dtype than the parameters, or q is no Categorical.
+            ValueError: A shape does not fit, an element is NaN or infinite, or an x is so far away
+                that its log density is not finite.
+
+        Example:
+            >>> eye = torch.eye(2).expand(2, 2, 2)
+            >>> means = torch.tensor([[-1.0, 0.0], [1.0, 0.0]])
+            >>> mixture = GaussianMixture(torch.tensor([0.5, 0.5]), means, eye)
+            >>> x = torch.tensor([[0.0, 1.0], [0.0, 2.0], [9.0, 0.0]])
+            >>> mixture.e_step(x).sizes
+            tensor([1.0000, 2.0000], dtype=torch.float64)
+        """
+        check_tensor("x", x, ("n", self.data_dim))
+        check_same_dtype(x=x, parameters=self.means)
+        shares = repeat(None) if q is None else self._pieces(self._check_q(x, q).probs)
+        here = _Components(self, torch.float64)
+        tiny = torch.finfo(torch.float64).tiny
+        entropy = torch.zeros((), dtype=torch.float64)
+        sizes, shifts = torch.zeros_like(here.log_weights), torch.zeros_like(here.means)
+        scatter = torch.zeros_like(self.covariances, dtype=torch.float64)
+        for piece, share in zip(self._pieces(x), shares, strict=False):
+            y = here.whiten(piece.to(torch.float64))
+            if share is None:
+                r = (here.log_weights.unsqueeze(-1) + here.log_prob(y)).softmax(0)
+            else:
+                r = share.mT.to(torch.float64)
+            shared = r.unsqueeze(1) * y
+            # A share of zero adds nothing, and 0 times a finite logarithm is 0.
+            entropy -= (r * r.clamp(min=tiny).log()).sum()
+            sizes += r.sum(1)
+            shifts += shared.sum(2)
+            scatter += here.covariances.products(shared, y)
+        _check_near(x, scatter)
+        return MixtureStatistics(self, len(x), entropy, sizes, shifts, scatter)
+
+    def bound(self, statistics: MixtureStatistics) -> Tensor:
+        r"""Return the bound of this model for the q behind the statistics, in nats.
+
+        .. math:: \mathcal{L}(q, \theta) = \sum_k N_k \bigl[\log w_k - \tfrac12 \log \det (2 \pi
+            \boldsymbol{\Sigma}_k)\bigr] - \tfrac12 \sum_{ik} q_{ik} (\mathbf{x}_i -
+            \boldsymbol{\mu}_k)^\top \boldsymbol{\Sigma}_k^{-1} (\mathbf{x}_i -
+            \boldsymbol{\mu}_k) + \mathrm{H}(q)
+
+        This is ``elbo(x, q).sum()``, without another look at the data. For the model that made
+        the statistics by its own E-step it is the log-likelihood.
+
+        Arguments:
+            statistics: What an ``e_step`` returned, of this model or of another one with the same
+                structure, K and D.
+
+        Returns:
+            A float64 tensor without dimensions, differentiable in the parameters.
+
+        Raises:
+            TypeError: Its argument is no MixtureStatistics.
+            ValueError: The maker of the statistics has another structure or shape.
+
+        Example:
+            >>> x = torch.tensor([[0.0], [1.0], [5.0]])
+            >>> start = GaussianMixture(torch.ones(1), torch.zeros(1, 1), torch.ones(1, 1, 1))
+            >>> statistics = start.e_step(x)
+            >>> start.bound(statistics), start.m_step(statistics).bound(statistics)
+            (tensor(-15.7568, dtype=torch.float64), tensor(-6.5675, dtype=torch.float64))
+        """
+        check_type("statistics", statistics, MixtureStatistics, "a MixtureStatistics")
+        maker = statistics.maker
+        if (maker.structure, maker.means.shape) != (self.structure, self.means.shape):
+            raise ValueError(
+                "statistics must come from a mixture with the same structure, K and D, "
+                f"{self.structure} and {tuple(self.means.shape)}, "
+                f"got {maker.structure} and {tuple(maker.means.shape)}"
+            )
+        old, new = _Components(maker, torch.float64), _Components(self, torch.float64)
+        moves = old.covariances.whiten((new.means - old.means).unsqueeze(-1)).squeeze(-1)
+        squares = new.covariances.squares(statistics.scatter_about(moves), old.covariances)
+        log_heights = new.log_weights - new.log_normaliser
+        return (statistics.sizes * log_heights).sum() - 0.5 * squares + statistics.entropy
+
+    @torch.no_grad()
+    def m_step(self, statistics: MixtureStatistics, floor: Tensor | None = None) -> GaussianMixture:
+        r"""Return the mixture with the highest bound for the q behind the statistics.
+
+        .. math:: w_k = \frac{N_k}{n}, \qquad
+            \boldsymbol{\mu}_k = \frac{1}{N_k} \sum_i q_{ik} \mathbf{x}_i, \qquad
+            \boldsymbol{\Sigma}_k = \frac{1}{N_k} \sum_i q_{ik} (\mathbf{x}_i -
+            \boldsymbol{\mu}_k) (\mathbf{x}_i - \boldsymbol{\mu}_k)^\top
+
+        Tied covariances are the mean of these, with weights :math:`w_k`; diagonal ones are their
+        diagonals, spherical ones the means of the diagonals. A component without observations, up
+        to rounding, keeps its mean and covariance.
+
+        With a floor, the maximum is taken over the covariances with
+        :math:`\boldsymbol{\Sigma}_k \succeq \operatorname{diag}(\text{floor})`, that is, no
+        direction has less variance than the floor has there. So the bound still rises from any
+        mixture that the floor allows.
+
+        Source: C. M. Bishop, Pattern Recognition and Machine Learning (2006), equations 9.24 to
+        9.26.
+
+        Arguments:
+            statistics: What ``e_step`` of this very model returned.
+            floor: Variances, `(D,)`, positive. Spherical covariances use their mean.
+
+        Raises:
+            TypeError: An argument has the wrong type or dtype.
+            ValueError: The statistics come from another model, the floor has the wrong shape or
+                is not positive, or a component has collapsed: without a floor, its covariance
+                matrix is singular.
+
+        Example:
+            >>> x = torch.tensor([[0.0], [1.0], [5.0]])
+            >>> start = GaussianMixture(torch.ones(1), torch.zeros(1, 1), torch.ones(1, 1, 1))
+            >>> fitted = start.m_step(start.e_step(x))
+            >>> fitted.means, fitted.covariances
+            (tensor([[2.]]), tensor([[[4.6667]]]))
+        """
+        check_type("statistics", statistics, MixtureStatistics, "a MixtureStatistics")
+        if statistics.maker is not self:
+            raise ValueError("statistics must come from this model's own e_step")
+        if floor is not None:
+            check_tensor("floor", floor, (self.data_dim,))
+            check_positive("floor", floor)
+            check_same_dtype(floor=floor, parameters=self.means)
+        old = _Components(self, torch.float64)
+        empty = statistics.sizes <= torch.finfo(torch.float64).eps * statistics.count
+        sizes = statistics.sizes.masked_fill(empty, 0.0)
+        moves = (statistics.shifts / sizes.unsqueeze(-1)).masked_fill(empty.unsqueeze(-1), 0.0)
+        covariances = old.covariances.maximiser(statistics.scatter_about(moves), sizes)
+        means = old.means + (old.covariances.triangles @ moves.unsqueeze(-1)).squeeze(-1)
+        weights = statistics.sizes / statistics.sizes.sum()
+        return _mixture(weights, means, covariances, self.structure, self.means.dtype, floor)
+
+    @classmethod
+    @torch.no_grad()
+    def fit(
+        cls,
+        x: Tensor | Iterable[Tensor],
+        num_components: int,
+        *,
+        structure: str = "full",
+        start: GaussianMixture | None = None,
+        restarts: int = 5,
+        floor: float = 1e-6,
+        tolerance: float = 1e-6,
+        max_iterations: int = 1000,
+        generator: torch.Generator | None = None,
+        progress: bool = True,
+    ) -> Fit[GaussianMixture]:
+        r"""Return a mixture of high likelihood, found by EM, and the history of the climb.
+
+        EM ends at a local maximum, and which one depends on the start. So it starts several times
+        from centres that are far apart (k-means++, with the columns in units of their standard
+        deviations), and the best end is kept.
+
+        The likelihood has no highest value: it grows without limit when a component collapses onto
+        a single observation. The floor keeps all variances away from zero.
+
+        The result does not depend on the units of the columns: it follows when they change. For
+        spherical covariances that holds for a change that all columns share.
+
+        Source: A. P. Dempster, N. M. Laird and D. B. Rubin, Maximum likelihood from incomplete
+        data via the EM algorithm, Journal of the Royal Statistical Society B 39 (1977), 1-38.
+
+        Arguments:
+            x: Observations, `(n, D)`, or an iterable of batches of them that can be run through
+                again and again; only one batch is in memory at a time.
+            num_components: The number of components K.
+            structure: "full", "tied", "diagonal" or "spherical", as in the class.
+            start: A mixture to start from. Its covariances are raised to the floor. There are no
+                restarts then, and no randomness.
+            restarts: How many random starts there are.
+            floor: The smallest variance of a component in any direction, as a fraction of the
+                variance of the data: with standard deviations as units. Zero is no floor.
+            tolerance: Stop when an iteration gains no more than this, in nats per observation.
+            max_iterations: The largest number of iterations of each climb.
+            generator: The source of randomness, required where no start is given.
+            progress: Whether a run of more than two seconds shows how far it is.
+
+        Returns:
+            The mixture, in the dtype of x, and the history of the best climb. All is computed in
+            float64.
+
+        Raises:
+            TypeError: An argument has the wrong type, or the start another dtype than x.
+            ValueError: A number is out of range, x has a constant column or fewer than K distinct
+                observations, the start does not fit, or, with too low a floor, a component has
+                collapsed.
+
+        Example:
+            >>> from nfbook.data import old_faithful
+            >>> mixture, history = GaussianMixture.fit(
+            ...     old_faithful(), 2, generator=torch.Generator().manual_seed(0)
+            ... )
+            >>> history.converged, round(float(history.after_e_step[-1]), 2)
+            (True, -1130.26)
+        """
+        check_count("num_components", num_components)
+        structure_called(structure)
+        check_count("restarts", restarts)
+        check_stopping(tolerance, max_iterations)
+        if check_real("floor", floor) < 0:
+            raise ValueError(f"floor must be at least 0, got {floor}")
+        batches = Batches(x)
+        dtype = batches.dtype
+        batches = batches.in_float64()
+        overall = _spread(batches)
+        lowest = floor * overall.covariance if floor > 0 else None
+
+        def m_step(model: GaussianMixture, statistics: MixtureStatistics) -> GaussianMixture:
+            return _not_collapsed(model.m_step(statistics, lowest), overall)
+
+        if start is None:
+            check_generator("generator", generator)
+            assert generator is not None
+            seen = subsample(batches, SAMPLE, generator)
+            starts = [
+                _random_start(seen, overall, num_components, structure, generator)
+                for _ in range(restarts)
+            ]
+        else:
+            _check_start(start, num_components, batches.dim, structure, dtype)
+            exact = _Components(start, torch.float64)
+            starts = [(exact.log_weights.softmax(0), exact.means, exact.covariances.values)]
+        fits = [
+            climb(
+                _mixture(*parameters, structure, floor=lowest),
+                batches,
+                tolerance=tolerance,
+                max_iterations=max_iterations,
+                m_step=m_step,
+                progress=progress,
+                what=f"EM, start {i + 1} of {len(starts)}",
+            )
+            for i, parameters in enumerate(starts)
+        ]
+        found, history = best(fits)
+        weights, means, covariances = found.weights, found.means, found.covariances
+        return Fit(_mixture(weights, means, covariances, structure, dtype), history)
+
+    @property
+    def _triangles(self) -> Tensor:
+        return self._covariances.triangles.expand(self.num_components, -1, -1)
+
+    def _pieces(self, rows: Tensor) -> tuple[Tensor, ...]:
+        """Cut so that the white coordinates of a piece fit into the processor's cache."""
+        return torch.split(rows, max(1, PIECE // self.means.numel()))
 
     def _parameter(self) -> Tensor:
         return self.means
+
+    def _check_q(self, x: Tensor, q: Distribution) -> Categorical:
+        self._check_x(x)
+        if not isinstance(q, Categorical):
+            raise TypeError(f"q must be a torch.distributions.Categorical, got {type(q).__name__}")
+        if q.probs.shape != (*x.shape[:-1], len(self.weights)):
+            raise ValueError(
+                f"q must have batch shape {tuple(x.shape[:-1])} and {len(self.weights)} "
+                f"indices, got {tuple(q.batch_shape)} and {q.probs.shape[-1]}"
+            )
+        check_same_dtype(q=q.probs, parameters=self.means)
+        return q
 
     def _check_z(self, z: Tensor) -> Tensor:
         if not isinstance(z, Tensor):
@@ -174,21 +571,125 @@ class GaussianMixture(LatentVariableModel):
         return z
 
 
-def _cholesky_of(covariances: Tensor) -> Tensor:
-    """Return the lower Cholesky factors of covariance matrices `(K, D, D)`, all of them checked."""
-    values = covariances.detach()
-    # Symmetric up to the rounding of a product such as L L^T.
-    allowed = 100 * torch.finfo(values.dtype).eps * values.abs().amax((1, 2))
-    skew = ((values - values.mT).abs().amax((1, 2)) > allowed).nonzero()
-    if len(skew):
-        k = int(skew[0])
-        raise ValueError(f"covariances[{k}] must be symmetric, got {values[k].tolist()}")
-    factors: Tensor
-    factors, failed = torch.linalg.cholesky_ex(covariances)
-    if bool(failed.any()):
-        k = int(failed.nonzero()[0])
-        smallest = float(torch.linalg.eigvalsh(values[k]).min())
+class _Components:
+    """The parameters in one dtype, and observations as each component sees them."""
+
+    def __init__(self, mixture: GaussianMixture, dtype: torch.dtype) -> None:
+        self.log_weights = mixture.weights.to(dtype).log()
+        self.means = mixture.means.to(dtype)
+        self.covariances = mixture._covariances.to(dtype)
+        constant = 0.5 * mixture.data_dim * math.log(2 * math.pi)
+        self.log_normaliser = self.covariances.half_log_det + constant
+        # Subtracted from observations and means before all else: so data far from the origin keep
+        # their digits. It makes no other difference.
+        self._centre = self.means.detach().mean(0)
+        self._white_means = self.covariances.whiten((self.means - self._centre).unsqueeze(-1))
+
+    def whiten(self, x: Tensor) -> Tensor:
+        r"""Return :math:`\mathbf{L}_k^{-1} (\mathbf{x} - \boldsymbol{\mu}_k)`, `(K, D, m)`."""
+        return self.covariances.whiten((x - self._centre).mT) - self._white_means
+
+    def log_prob(self, y: Tensor) -> Tensor:
+        """Return the log densities `(K, m)` at white coordinates."""
+        return -0.5 * y.square().sum(1) - self.log_normaliser.unsqueeze(-1)
+
+
+def _mixture(
+    weights: Tensor,
+    means: Tensor,
+    covariances: Tensor,
+    structure: str,
+    dtype: torch.dtype = torch.float64,
+    floor: Tensor | None = None,
+) -> GaussianMixture:
+    """Return the mixture with parameters found in float64, after they were raised to a floor."""
+    if floor is not None:
+        covariances = structure_called(structure).lift(covariances, floor.to(torch.float64))
+    # A component that nothing belongs to keeps the smallest weight that has a logarithm.
+    weights = weights.to(dtype).clamp(min=torch.finfo(dtype).tiny)
+    try:
+        return GaussianMixture(weights, means.to(dtype), covariances.to(dtype), structure=structure)
+    except ValueError as error:
         raise ValueError(
-            f"covariances[{k}] must be positive definite, got the eigenvalue {smallest:.3g}"
+            f"floor must be high enough to hold all variances up, but one collapsed: {error}"
+        ) from error
+
+
+def _not_collapsed(mixture: GaussianMixture, overall: Moments) -> GaussianMixture:
+    """Refuse a variance that is rounding beside that of the data: its likelihood means nothing."""
+    least = torch.finfo(torch.float64).eps * overall.covariance
+    lifted = mixture._covariances.lift(mixture.covariances, least)
+    if not torch.equal(lifted, mixture.covariances):
+        raise ValueError(
+            "floor must be high enough to hold all variances up, but one collapsed: it is below "
+            f"{torch.finfo(torch.float64).eps:.1e} of the data's variance"
         )
-    return factors
+    return mixture
+
+
+def _random_start(
+    x: Tensor,
+    overall: Moments,
+    num_components: int,
+    structure: str,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return weights and means of clusters around distant observations, and covariances.
+
+    All components start with the covariance within the clusters. With its own one, a cluster of
+    few observations would start collapsed.
+    """
+    units = overall.covariance.sqrt()
+    scaled = (x - overall.mean) / units
+    centres = k_means_plus_plus(scaled, num_components, generator)
+    exact = "donot_use_mm_for_euclid_dist"  # so each centre is nearest to itself
+    nearest = torch.cdist(scaled, centres, compute_mode=exact).argmin(1)
+    sizes = nearest.bincount(minlength=num_components).to(x.dtype)
+    means = torch.zeros_like(centres).index_add(0, nearest, scaled) / sizes.unsqueeze(-1)
+    within = (scaled - means[nearest]) * units
+    covariances = structure_called(structure).alike(within.mT @ within / len(x), num_components)
+    return sizes / len(x), overall.mean + units * means, covariances
+
+
+def _spread(batches: Batches) -> Moments:
+    """Return mean and variance of each column, all of which must vary."""
+    overall = moments(batches, diagonal=True)
+    if overall.count < 2:
+        raise ValueError(f"x must hold at least 2 observations, got {overall.count}")
+    deviations = overall.covariance.sqrt()
+    # Means are rounded too, and smaller deviations than this would be lost in that.
+    rounding = 8 * torch.finfo(torch.float64).eps * overall.mean.abs()
+    wrong = (~((deviations > rounding) & deviations.isfinite())).nonzero()
+    if len(wrong):
+        j = int(wrong[0])
+        raise ValueError(
+            "x must vary in every column, beyond rounding and with a finite variance, got the "
+            f"standard deviation {float(deviations[j]):.3g} about the mean "
+            f"{float(overall.mean[j]):.3g} in column {j}"
+        )
+    return overall
+
+
+def _check_near(x: Tensor, values: Tensor) -> None:
+    """Refuse observations so far away that what was computed from them is not finite."""
+    if not bool(values.isfinite().all()):
+        raise ValueError(
+            f"x must be near enough for its log density to be finite in {x.dtype}, "
+            f"got elements up to {float(x.abs().max()):g}"
+        )
+
+
+def _check_start(
+    start: GaussianMixture, num_components: int, dim: int, structure: str, dtype: torch.dtype
+) -> None:
+    check_type("start", start, GaussianMixture, "a GaussianMixture")
+    got = (start.structure, start.num_components, start.data_dim)
+    if got != (structure, num_components, dim):
+        raise ValueError(
+            f"start must have structure {structure}, K = {num_components} and D = {dim}, "
+            "got {}, {} and {}".format(*got)
+        )
+    if start.means.dtype != dtype:
+        raise TypeError(
+            f"x and start must have the same dtype, got {dtype} and {start.means.dtype}"
+        )

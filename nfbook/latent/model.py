@@ -51,6 +51,21 @@ class LatentVariableModel(ABC):
         r"""Return the exact posterior :math:`p(\mathbf{z} \mid \mathbf{x}, \theta)`."""
 
     @abstractmethod
+    def elbo(self, x: Tensor, q: Distribution) -> Tensor:
+        r"""Return the exact evidence lower bound for any q, not only the posterior.
+
+        .. math:: \mathcal{L}(q, \theta) = \mathbb{E}_{q(\mathbf{z})} \bigl[
+            \log p(\mathbf{x}, \mathbf{z} \mid \theta) - \log q(\mathbf{z}) \bigr]
+
+        Arguments:
+            x: Observations, `(*, D)`.
+            q: One distribution over z for each observation, with batch shape `(*)`.
+
+        Returns:
+            One value for each observation, `(*)`, at most ``log_prob(x)``.
+        """
+
+    @abstractmethod
     def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draw n latent variables from the prior, then one observation for each.
 

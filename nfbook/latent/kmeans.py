@@ -1,0 +1,464 @@
+"""K-means: the EM algorithm with a q that may not doubt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from nfbook._checks import (
+    check_count,
+    check_generator,
+    check_positive,
+    check_real,
+    check_same_dtype,
+    check_tensor,
+    check_type,
+    scalar,
+)
+from nfbook.latent.batches import Batches, moments, subsample
+from nfbook.latent.em import Fit, best, check_stopping, climb
+from nfbook.latent.mixture import GaussianMixture, MixtureStatistics
+from nfbook.latent.starts import k_means_plus_plus
+
+__all__ = ["ClusterStatistics", "KMeans"]
+
+# Numbers in one piece of the observations and their costs: few enough for the processor's cache.
+PIECE = 2**19
+# Observations in one piece, at most.
+ROWS = 2**13
+# Up to so many clusters a product with a matrix of zeros and ones is the fastest way to add up.
+FEW = 32
+# Observations among which the start of a fit is sought, at least.
+SAMPLE = 20_000
+
+
+@dataclass(frozen=True, eq=False)
+class ClusterStatistics(MixtureStatistics):
+    r"""Sums over the observations of each cluster, and what an empty cluster can use.
+
+    Attributes:
+        farthest: The observation farthest from the mean that it was assigned to, `(D,)`. It is
+            looked for while a cluster is empty, and is None if none was.
+        reach: Half its squared distance from that mean, in squared units of the data.
+
+    Example:
+        >>> model = KMeans(torch.tensor([[0.0], [9.0]]), torch.tensor(1.0))
+        >>> model.e_step(torch.tensor([[-1.0], [0.5], [2.0]])).farthest
+        tensor([2.], dtype=torch.float64)
+    """
+
+    farthest: Tensor | None = None
+    reach: float = -1.0
+
+    def __add__(self, other: MixtureStatistics) -> MixtureStatistics:
+        total = super().__add__(other)
+        if not isinstance(other, ClusterStatistics):
+            return total
+        far = max(self, other, key=lambda statistics: statistics.reach)
+        return ClusterStatistics(**vars(total), farthest=far.farthest, reach=far.reach)
+
+
+class KMeans(GaussianMixture):
+    r"""K-means as a mixture of Gaussians, fitted by hard EM.
+
+    All K weights are equal, and so are all variances, in all directions:
+
+    .. math::
+        p(z = k) = \frac1K, \qquad
+        p(\mathbf{x} \mid z = k) = \mathcal{N}(\mathbf{x} \mid \boldsymbol{\mu}_k,
+        \sigma^2 \mathbf{I}).
+
+    In hard EM the distribution q of each index is a point mass: all of it lies at one
+    :math:`z_i`. A point mass has no entropy, so the bound is
+
+    .. math::
+        \mathcal{L}(q, \theta)
+        &= \sum_i \bigl[ \log \tfrac1K + \log \mathcal{N}(\mathbf{x}_i \mid
+        \boldsymbol{\mu}_{z_i}, \sigma^2 \mathbf{I}) \bigr] \\
+        &= - n \log K - \frac{n D}{2} \log (2 \pi \sigma^2) - \frac{1}{2 \sigma^2} \sum_i \lVert
+        \mathbf{x}_i - \boldsymbol{\mu}_{z_i} \rVert^2.
+
+    The last sum is the distortion. The assignments :math:`z_i` and the means occur nowhere else,
+    so whatever the variance is, the E-step assigns each observation to its nearest mean, and the
+    M-step makes each mean the average of its observations. Both lower the distortion as far as
+    they can: this is k-means. The variance follows, :math:`\sigma^2 = \text{distortion} / (n D)`.
+
+    As a mixture it has ``log_prob``, ``posterior``, ``elbo`` and ``sample``, all of them exact.
+    The bound lies below the log-likelihood, and does not touch it as that of soft EM does. When
+    the variance goes to zero, the responsibilities become the point masses.
+
+    Source: S. P. Lloyd, Least squares quantization in PCM, IEEE Transactions on Information
+    Theory 28 (1982), 129-137. Hard EM: G. Celeux and G. Govaert, A classification EM algorithm for
+    clustering and two stochastic versions, Computational Statistics & Data Analysis 14 (1992),
+    315-332.
+
+    Arguments:
+        means: The means of the clusters, `(K, D)`, in the units of the data.
+        variance: The variance :math:`\sigma^2`, positive, in squared units of the data.
+
+    Raises:
+        TypeError: A parameter is no floating-point tensor, or the dtypes differ.
+        ValueError: A shape does not fit, an element is NaN or infinite, or the variance is not
+            positive.
+
+    Example:
+        >>> model = KMeans(torch.tensor([[0.0, 0.0], [4.0, 0.0]]), 1.0)
+        >>> x = torch.tensor([[1.5, 3.0], [2.5, -1.0]])
+        >>> model.assign(x)
+        tensor([0, 1])
+        >>> model.posterior(x).probs
+        tensor([[0.8808, 0.1192],
+                [0.1192, 0.8808]])
+    """
+
+    def __init__(self, means: Tensor, variance: Tensor | float) -> None:
+        count = check_tensor("means", means, ("K", "D"))["K"]
+        variance = scalar("variance", variance)
+        check_same_dtype(means=means, variance=variance)
+        check_positive("variance", variance)
+        weights = torch.full((count,), 1 / count, dtype=means.dtype, device=means.device)
+        super().__init__(weights, means, variance.expand(count), structure="spherical")
+        self.variance = variance
+
+    @property
+    def num_parameters(self) -> int:
+        """The number of free parameters: K D means and one variance."""
+        return self.means.numel() + 1
+
+    def assign(self, x: Tensor) -> Tensor:
+        r"""Return the index of the nearest mean, the lowest one where several are equally near.
+
+        .. math:: z_i = \operatorname*{argmin}_k \lVert \mathbf{x}_i - \boldsymbol{\mu}_k \rVert^2
+
+        The squares are expanded, so that one matrix product does the work. That rounds otherwise
+        than a sum of squared differences does: where two squared distances differ by less than
+        about :math:`10^{-15}` of the squared distance from the middle of the means, rounding
+        decides.
+
+        Arguments:
+            x: Observations, `(*, D)`.
+
+        Returns:
+            Indices of dtype torch.int64, `(*)`.
+
+        Raises:
+            TypeError: x has another dtype than the means.
+            ValueError: A shape does not fit, or an element is NaN or infinite.
+
+        Example:
+            >>> KMeans(torch.tensor([[0.0], [2.0]]), 1.0).assign(torch.tensor([[1.0], [1.5]]))
+            tensor([0, 1])
+        """
+        self._check_x(x)
+        rows = x.detach().reshape(-1, self.data_dim)
+        clusters = _Clusters(self.means, len(rows))
+        nearest = [clusters.nearest(y)[1] for y in clusters.pieces(rows)]
+        return torch.cat(nearest).reshape(x.shape[:-1])
+
+    def distortion(self, x: Tensor) -> Tensor:
+        r"""Return the sum of the squared distances from the nearest means.
+
+        .. math:: \sum_i \min_k \lVert \mathbf{x}_i - \boldsymbol{\mu}_k \rVert^2
+
+        Arguments:
+            x: Observations, `(*, D)`.
+
+        Returns:
+            A float64 tensor without dimensions, in squared units of the data.
+
+        Example:
+            >>> KMeans(torch.tensor([[0.0], [2.0]]), 1.0).distortion(torch.tensor([[1.0], [4.0]]))
+            tensor(5., dtype=torch.float64)
+        """
+        nearest = torch.split(self.assign(x).flatten(), ROWS)
+        rows = torch.split(x.detach().reshape(-1, self.data_dim), ROWS)
+        means = self.means.detach().to(torch.float64)
+        squares = [(y - means[z]).square().sum() for y, z in zip(rows, nearest, strict=True)]
+        return torch.stack(squares).sum()
+
+    @torch.no_grad()
+    def e_step(self, x: Tensor, q: Distribution | None = None) -> MixtureStatistics:
+        r"""Assign each observation to its nearest mean, and return the sums over the clusters.
+
+        Arguments:
+            x: Observations, `(n, D)`. The memory used does not grow with n.
+            q: A distribution over the K indices for each observation, to be used in place of the
+                best point masses. With ``posterior(x)`` this is the E-step of soft EM.
+
+        Returns:
+            The statistics, whose entropy is zero unless q is given.
+
+        Raises:
+            TypeError: x has another dtype than the means, or q is no Categorical.
+            ValueError: A shape does not fit, an element is NaN or infinite, or an x is so far away
+                that its squared distance is not finite.
+
+        Example:
+            >>> model = KMeans(torch.tensor([[0.0], [4.0]]), 1.0)
+            >>> statistics = model.e_step(torch.tensor([[-1.0], [1.0], [3.0]]))
+            >>> statistics.sizes
+            tensor([2., 1.], dtype=torch.float64)
+            >>> statistics.shifts  # from the mean, in standard deviations
+            tensor([[ 0.],
+                    [-1.]], dtype=torch.float64)
+        """
+        if q is not None:
+            return super().e_step(x, q)
+        check_tensor("x", x, ("n", self.data_dim))
+        check_same_dtype(x=x, parameters=self.means)
+        clusters = _Clusters(self.means, len(x))
+        farthest, reach = None, -1.0
+        for y in clusters.pieces(x):
+            halves = clusters.add(y)
+            if bool((clusters.sizes == 0).any()) and float(halves.max()) > reach:
+                reach = float(halves.max())
+                farthest = y[halves.argmax()] + clusters.centre
+        shifts = clusters.totals - clusters.sizes.unsqueeze(-1) * clusters.means
+        # The squares about the centre, less those of the means about it.
+        squares = 2 * clusters.halves - (clusters.means * (clusters.totals + shifts)).sum(1)
+        if not bool(squares.isfinite().all()):
+            raise ValueError(
+                "x must be near enough for its squared distances to be finite, "
+                f"got elements up to {float(x.abs().max()):g}"
+            )
+        variance = self.variance.to(torch.float64)
+        return ClusterStatistics(
+            self,
+            len(x),
+            torch.zeros((), dtype=torch.float64),
+            clusters.sizes,
+            shifts / variance.sqrt(),
+            squares.clamp(min=0) / variance,
+            farthest,
+            reach,
+        )
+
+    @torch.no_grad()
+    def m_step(self, statistics: MixtureStatistics, floor: Tensor | None = None) -> KMeans:
+        r"""Return the averages of the clusters, and the variance about them.
+
+        .. math:: \boldsymbol{\mu}_k = \frac{1}{N_k} \sum_{i: z_i = k} \mathbf{x}_i, \qquad
+            \sigma^2 = \frac{1}{n D} \sum_i \lVert \mathbf{x}_i - \boldsymbol{\mu}_{z_i} \rVert^2
+
+        The bound does not depend on the mean of an empty cluster, so any mean is as good as any
+        other here, but not in the next E-step. So the first empty cluster goes to the observation
+        farthest from its own mean, whose distance then vanishes. As long as there is such an
+        observation, no cluster stays empty for good.
+
+        Arguments:
+            statistics: What ``e_step`` of this very model returned.
+            floor: Variances, `(D,)`, positive. The variance is no less than their mean.
+
+        Raises:
+            TypeError: An argument has the wrong type or dtype.
+            ValueError: The statistics come from another model, the floor has the wrong shape or is
+                not positive, or, without a floor, every observation lies at its mean.
+
+        Example:
+            >>> model = KMeans(torch.tensor([[0.0], [4.0]]), 1.0)
+            >>> better = model.m_step(model.e_step(torch.tensor([[-1.0], [2.0], [3.0]])))
+            >>> better.means, better.variance
+            (tensor([[0.5000],
+                    [3.0000]]), tensor(1.5000))
+        """
+        check_type("statistics", statistics, MixtureStatistics, "a MixtureStatistics")
+        if statistics.maker is not self:
+            raise ValueError("statistics must come from this model's own e_step")
+        old_variance = self.variance.to(torch.float64)
+        empty = statistics.sizes <= torch.finfo(torch.float64).eps * statistics.count
+        moves = statistics.shifts / statistics.sizes.unsqueeze(-1)
+        moves = moves.masked_fill(empty.unsqueeze(-1), 0.0)
+        means = self.means.to(torch.float64) + old_variance.sqrt() * moves
+        if isinstance(statistics, ClusterStatistics) and statistics.farthest is not None:
+            means[empty.nonzero()[:1, 0]] = statistics.farthest
+        within = statistics.scatter_about(moves).sum() / (statistics.count * self.data_dim)
+        variance = old_variance * within
+        if floor is not None:
+            check_tensor("floor", floor, (self.data_dim,))
+            check_positive("floor", floor)
+            check_same_dtype(floor=floor, parameters=self.means)
+            variance = torch.maximum(variance, floor.to(torch.float64).mean())
+        elif not bool(variance.to(self.means.dtype) > 0):
+            raise ValueError(
+                "floor must be given where every observation lies at its mean, got None"
+            )
+        return KMeans(means.to(self.means.dtype), variance.to(self.means.dtype))
+
+    @classmethod
+    @torch.no_grad()
+    def fit(  # type: ignore[override]  # a start is K means here, and there is no structure
+        cls,
+        x: Tensor | Iterable[Tensor],
+        num_clusters: int,
+        *,
+        start: Tensor | None = None,
+        restarts: int = 5,
+        floor: float = 1e-6,
+        max_iterations: int = 1000,
+        generator: torch.Generator | None = None,
+        progress: bool = True,
+    ) -> Fit[KMeans]:
+        r"""Return clusters of low distortion, found by hard EM, and the history of the climb.
+
+        There are finitely many assignments, and the bound rises from each one to the next. So
+        after finitely many iterations no assignment changes any more, the bound stops rising, and
+        the fit ends. What it has found is a local optimum, which depends on the start. So it starts
+        several times from observations that are far apart (k-means++), and the best end is kept.
+
+        The result follows when the data are shifted, rotated or measured in another unit. It does
+        not follow when one column alone is: bring the columns to comparable units first.
+
+        Arguments:
+            x: Observations, `(n, D)`, or an iterable of batches of them that can be run through
+                again and again.
+            num_clusters: The number of clusters K.
+            start: The means to start from, `(K, D)`. There are no restarts then, and no
+                randomness.
+            restarts: How many random starts there are. Their means are drawn from at most 20,000
+                observations, or 20 for each cluster.
+            floor: The smallest variance, as a fraction of the mean variance of the columns. It
+                matters only where nearly all observations lie at their means.
+            max_iterations: The largest number of iterations of each climb.
+            generator: The source of randomness, required where no start is given.
+            progress: Whether a run of more than two seconds shows how far it is.
+
+        Returns:
+            The model, in the dtype of x, and the history of the best climb. All is computed in
+            float64.
+
+        Raises:
+            TypeError: An argument has the wrong type, or the start another dtype than x.
+            ValueError: A number is out of range, the start has the wrong shape, or x has fewer
+                than K distinct observations or only one.
+
+        Example:
+            >>> x = torch.tensor([[0.0], [1.0], [10.0], [11.0], [12.0]])
+            >>> model, history = KMeans.fit(x, 2, start=x[:2])
+            >>> model.means
+            tensor([[ 0.5000],
+                    [11.0000]])
+            >>> history.converged, model.distortion(x)
+            (True, tensor(2.5000, dtype=torch.float64))
+        """
+        check_count("num_clusters", num_clusters)
+        check_count("restarts", restarts)
+        check_stopping(0, max_iterations)
+        if check_real("floor", floor) <= 0:
+            raise ValueError(f"floor must be positive, got {floor}")
+        batches = Batches(x)
+        dtype, batches = batches.dtype, batches.in_float64()
+        overall = moments(batches, diagonal=True)
+        if overall.count < num_clusters:
+            raise ValueError(
+                f"x must hold at least {num_clusters} distinct observations, "
+                f"got {overall.count} in all"
+            )
+        variance = overall.covariance.mean()
+        if variance == 0:
+            raise ValueError(
+                f"x must hold at least 2 distinct observations, got {overall.count} equal ones"
+            )
+        if start is None:
+            check_generator("generator", generator)
+            assert generator is not None
+            sample = subsample(batches, max(SAMPLE, 20 * num_clusters), generator)
+            starts = [k_means_plus_plus(sample, num_clusters, generator) for _ in range(restarts)]
+        else:
+            check_tensor("start", start, (num_clusters, batches.dim))
+            if start.dtype != dtype:
+                raise TypeError(
+                    f"x and start must have the same dtype, got {dtype} and {start.dtype}"
+                )
+            starts = [start.to(torch.float64)]
+        lowest = floor * variance.expand(batches.dim)
+        fits = [
+            climb(
+                cls(means, variance),
+                batches,
+                tolerance=0.0,
+                max_iterations=max_iterations,
+                m_step=lambda model, statistics: model.m_step(statistics, lowest),
+                progress=progress,
+                what=f"k-means, start {i + 1} of {len(starts)}",
+            )
+            for i, means in enumerate(starts)
+        ]
+        model, history = best(fits)
+        return Fit(cls(model.means.to(dtype), model.variance.to(dtype)), history)
+
+
+class _Clusters:
+    r"""The clusters around K means, and the sums over their observations so far, in float64.
+
+    Distances are compared, and observations added up, about a centre c. With
+    :math:`\mathbf{y} = \mathbf{x} - \mathbf{c}` and :math:`\mathbf{m}_k = \boldsymbol{\mu}_k -
+    \mathbf{c}`,
+
+    .. math:: \tfrac12 \lVert \mathbf{x} - \boldsymbol{\mu}_k \rVert^2 = \tfrac12 \lVert \mathbf{y}
+        \rVert^2 + \tfrac12 \lVert \mathbf{m}_k \rVert^2 - \mathbf{m}_k^\top \mathbf{y},
+
+    one matrix product for all k and i. The first term is the same for all k: the rest, which
+    decides, is called the cost.
+    """
+
+    def __init__(self, means: Tensor, rows: int) -> None:
+        means = means.detach().to(torch.float64)
+        count, dim = means.shape
+        # The median and not the mean, since one mean may be an outlier far away from the others.
+        centre = means.median(0).values
+        near = bool(centre.norm() <= (means - centre).norm(dim=1).median())
+        # Data around the origin lose no digits there, and need no subtraction.
+        self.centre = torch.zeros_like(centre) if near else centre
+        self.means = means - self.centre
+        self.sizes = torch.zeros(count, dtype=torch.float64)
+        self.totals = torch.zeros_like(means)
+        self.halves = torch.zeros(count, dtype=torch.float64)
+        self._offsets = 0.5 * self.means.square().sum(1)
+        self._half = torch.full((dim,), 0.5, dtype=torch.float64)
+        # Used again for every piece: fresh memory costs more time than the work done in it.
+        self._rows = min(rows, ROWS, max(1, PIECE // (count + dim)))
+        self._costs = torch.empty(self._rows * count, dtype=torch.float64)
+        self._squares = torch.empty(self._rows, dim, dtype=torch.float64)
+        self._centred = None if near else torch.empty(self._rows, dim, dtype=torch.float64)
+
+    def pieces(self, x: Tensor) -> Iterator[Tensor]:
+        """Yield pieces of the rows of x less the centre, possibly each in the same memory."""
+        for rows in torch.split(x, self._rows):
+            if self._centred is None:
+                yield rows.to(torch.float64)
+            else:
+                yield torch.sub(rows, self.centre, out=self._centred[: len(rows)])
+
+    def nearest(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the lowest cost of each y, and its index."""
+        shape = (len(y), len(self.means))
+        costs = self._costs[: shape[0] * shape[1]].view(shape)
+        torch.addmm(self._offsets, y, self.means.mT, alpha=-1, out=costs)
+        cost, index = costs.min(1)
+        return cost, index
+
+    def add(self, y: Tensor) -> Tensor:
+        """Add each y to the sums of its cluster, and return half its squared distance."""
+        halves = torch.square(y, out=self._squares[: len(y)]) @ self._half
+        if len(self.means) <= FEW:
+            costs = self._costs[: len(self.means) * len(y)].view(-1, len(y))
+            torch.addmm(self._offsets[:, None], self.means, y.mT, alpha=-1, out=costs)
+            cost = costs.amin(0)
+            # One for the nearest mean, zero for all others: the point mass of each observation.
+            q = costs.eq_(cost)
+            sizes = q.sum(1)
+            if bool(sizes.sum() == len(y)):
+                self.sizes += sizes
+                self.totals.addmm_(q, y)
+                self.halves.addmv_(q, halves)
+                return halves + cost
+        # Many clusters, or several nearest means.
+        cost, index = self.nearest(y)
+        self.sizes += index.bincount(minlength=len(self.means))
+        self.totals.index_add_(0, index, y)
+        self.halves.index_add_(0, index, halves)
+        return halves + cost

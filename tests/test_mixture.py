@@ -1,0 +1,1073 @@
+"""The mixture of Gaussians and its EM: bounds, maxima, published numbers, scikit-learn."""
+
+import functools
+import itertools
+import math
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from sklearn.mixture import GaussianMixture as SklearnMixture
+from torch.distributions import (
+    Categorical,
+    MixtureSameFamily,
+    MultivariateNormal,
+    Normal,
+    kl_divergence,
+)
+
+from nfbook.data import old_faithful
+from nfbook.latent import GaussianMixture
+from nfbook.latent import mixture as module
+from nfbook.latent.covariance import Full
+
+STRUCTURES = ["full", "tied", "diagonal", "spherical"]
+SKLEARN_NAMES = {"full": "full", "tied": "tied", "diagonal": "diag", "spherical": "spherical"}
+each_structure = pytest.mark.parametrize("structure", STRUCTURES)
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def rand(*shape, seed=0):
+    return torch.randn(shape, generator=seeded(seed), dtype=torch.float64)
+
+
+def covariances_of(structure, matrices):
+    """What is left of covariance matrices `(K, D, D)` in a structure."""
+    return {
+        "full": matrices,
+        "tied": matrices[0],
+        "diagonal": matrices.diagonal(dim1=1, dim2=2),
+        "spherical": matrices[:, 0, 0],
+    }[structure]
+
+
+def matrices_of(model):
+    """The covariance matrices `(K, D, D)` of any structure."""
+    count, dim = model.means.shape
+    eye = torch.eye(dim, dtype=model.means.dtype)
+    return {
+        "full": lambda c: c,
+        "tied": lambda c: c.expand(count, dim, dim),
+        "diagonal": lambda c: c.unsqueeze(-1) * eye,
+        "spherical": lambda c: c[:, None, None] * eye,
+    }[model.structure](model.covariances)
+
+
+def some_mixture(structure="full", count=3, dim=2, seed=0, dtype=torch.float64):
+    a = rand(count, dim, dim, seed=seed)
+    matrices = a @ a.mT + 0.3 * torch.eye(dim, dtype=torch.float64)
+    return GaussianMixture(
+        rand(count, seed=seed + 1).softmax(0).to(dtype),
+        (2 * rand(count, dim, seed=seed + 2)).to(dtype),
+        covariances_of(structure, matrices).to(dtype),
+        structure=structure,
+    )
+
+
+def reference_of(model):
+    return MixtureSameFamily(
+        Categorical(model.weights), MultivariateNormal(model.means, matrices_of(model))
+    )
+
+
+def some_q(n, count, seed=0, dtype=torch.float64):
+    return Categorical(probs=(2 * rand(n, count, seed=seed)).softmax(1).to(dtype))
+
+
+def one_hot(n, count, seed=0):
+    index = torch.randint(count, (n,), generator=seeded(seed))
+    return Categorical(probs=torch.nn.functional.one_hot(index, count).double())
+
+
+def clusters(n, count, dim, seed=0, apart=4.0):
+    """Observations around centres that are far apart, each cluster with its own shape."""
+    shapes = rand(count, dim, dim, seed=seed) / math.sqrt(dim) + torch.eye(dim).double()
+    z = torch.randint(count, (n,), generator=seeded(seed + 1))
+    centres = apart * rand(count, dim, seed=seed + 2)
+    return centres[z] + (shapes[z] @ rand(n, dim, 1, seed=seed + 3)).squeeze(-1)
+
+
+def start_for(x, count, structure):
+    """A mixture around the first observations, with the covariance matrix of all."""
+    matrix = torch.cov(x.mT).reshape(x.shape[1], -1).expand(count, -1, -1)
+    return GaussianMixture(
+        torch.full((count,), 1 / count, dtype=x.dtype),
+        x[:count],
+        covariances_of(structure, matrix).clone(),
+        structure=structure,
+    )
+
+
+def assert_same(first, second, rtol=1e-9, atol=1e-12):
+    for name in ("weights", "means", "covariances"):
+        assert torch.allclose(getattr(first, name), getattr(second, name), rtol=rtol, atol=atol)
+
+
+# What a mixture knows exactly -----------------------------------------------------------------
+
+
+@each_structure
+@pytest.mark.parametrize(("count", "dim"), [(3, 2), (1, 4), (5, 1)])
+def test_every_structure_is_a_mixture_with_its_matrices(structure, count, dim):
+    model = some_mixture(structure, count, dim)
+    reference, x = reference_of(model), 3 * rand(2, 7, dim, seed=5)
+    assert torch.allclose(model.log_prob(x), reference.log_prob(x), rtol=1e-11)
+    components = MultivariateNormal(model.means, matrices_of(model)).log_prob(x.unsqueeze(-2))
+    assert torch.allclose(model.component_log_prob(x), components, rtol=1e-11)
+    joint = model.weights.log() + components
+    assert torch.allclose(model.posterior(x).probs, joint.softmax(-1))
+    z = torch.randint(count, (2, 7), generator=seeded())
+    expected = joint.gather(-1, z.unsqueeze(-1)).squeeze(-1)
+    assert torch.allclose(model.log_joint(x, z), expected, rtol=1e-11)
+
+
+@each_structure
+def test_samples_of_every_structure_follow_it(structure):
+    model, n = some_mixture(structure), 6000
+    x, z = model.sample(n, seeded())
+    for k, matrix in enumerate(matrices_of(model)):
+        white = torch.linalg.solve(torch.linalg.cholesky(matrix), (x[z == k] - model.means[k]).mT)
+        # True samples are rejected with probability 1e-6.
+        assert stats.kstest(white.flatten().numpy(), "norm").pvalue > 1e-6
+    counts = z.bincount(minlength=3)
+    assert stats.chisquare(counts, n * model.weights / model.weights.sum()).pvalue > 1e-6
+
+
+@each_structure
+def test_a_long_array_is_worked_on_in_small_pieces(structure, monkeypatch):
+    model, x = some_mixture(structure), rand(1000, 2, seed=4)
+    whole, statistics = model.log_prob(x), model.e_step(x)
+    rows = []
+    whiten = module._Components.whiten
+    monkeypatch.setattr(
+        module._Components, "whiten", lambda s, piece: rows.append(len(piece)) or whiten(s, piece)
+    )
+    monkeypatch.setattr(module, "PIECE", 600)
+    assert torch.allclose(model.log_prob(x), whole, rtol=1e-12)
+    pieces = model.e_step(x)
+    assert set(rows) == {100}
+    assert len(rows) == 20
+    assert torch.allclose(pieces.scatter, statistics.scatter)
+    given = model.e_step(x, model.posterior(x))
+    assert torch.allclose(given.scatter, statistics.scatter)
+    monkeypatch.setattr(module, "PIECE", 1)
+    assert torch.allclose(model.log_prob(x[:3]), whole[:3])
+
+
+# The bound ------------------------------------------------------------------------------------
+
+
+@each_structure
+def test_elbo_is_the_evidence_less_a_divergence(structure):
+    model, x = some_mixture(structure), rand(4, 5, 2, seed=3)
+    q = Categorical(probs=rand(4, 5, 3, seed=8).softmax(-1))
+    gap = kl_divergence(q, model.posterior(x))
+    assert (gap > 0).all()
+    assert torch.allclose(model.elbo(x, q), model.log_prob(x) - gap)
+    assert torch.allclose(model.elbo(x, model.posterior(x)), model.log_prob(x), rtol=1e-12)
+
+
+def test_elbo_of_a_point_mass_is_the_log_joint():
+    model, x = some_mixture(), rand(6, 2, seed=3)
+    q = one_hot(6, 3)
+    z = q.probs.argmax(1)
+    assert torch.allclose(model.elbo(x, q), model.log_joint(x, z), rtol=1e-12)
+    certain = Categorical(logits=q.probs.log())
+    assert torch.allclose(model.elbo(x, certain), model.log_joint(x, z), rtol=1e-12)
+
+
+@pytest.mark.parametrize("parameter", ["probs", "logits"])
+def test_elbo_of_a_point_mass_has_finite_gradients(parameter):
+    model, x = some_mixture(), rand(6, 2, seed=3)
+    probs = one_hot(6, 3).probs
+    value = (probs if parameter == "probs" else probs.log()).requires_grad_()
+    means = model.means.clone().requires_grad_()
+    model = GaussianMixture(model.weights, means, model.covariances)
+    model.elbo(x, Categorical(**{parameter: value})).sum().backward()
+    assert value.grad.isfinite().all()
+    index = probs.argmax(1)
+    expected = torch.zeros_like(means).index_add(
+        0,
+        index,
+        torch.linalg.solve(model.covariances[index], (x - means[index]).unsqueeze(-1)).squeeze(-1),
+    )
+    assert torch.allclose(means.grad, expected)
+
+
+@each_structure
+def test_gradients_agree_with_finite_differences(structure):
+    model, x = some_mixture(structure), rand(4, 2, seed=3)
+    inputs = [model.weights.log(), model.means, model.covariances, rand(4, 3, seed=4)]
+    inputs = [value.clone().requires_grad_() for value in inputs]
+
+    def make(logits, means, covariances):
+        if structure in ("full", "tied"):
+            covariances = (covariances + covariances.mT) / 2
+        return GaussianMixture(logits.softmax(0), means, covariances, structure=structure)
+
+    def log_prob(logits, means, covariances):
+        return make(logits, means, covariances).log_prob(x)
+
+    def elbo(logits, means, covariances, q_logits):
+        return make(logits, means, covariances).elbo(x, Categorical(logits=q_logits))
+
+    assert torch.autograd.gradcheck(log_prob, inputs[:3])
+    assert torch.autograd.gradcheck(elbo, inputs)
+
+
+@pytest.mark.parametrize(
+    ("q", "error", "message"),
+    [
+        (Normal(0.0, 1.0), TypeError, r"q must be a torch\.distributions\.Categorical, got Normal"),
+        (torch.ones(4, 3), TypeError, r"q must be a torch\.distributions\.Categorical, got Tensor"),
+        (
+            some_q(5, 3),
+            ValueError,
+            r"q must have batch shape \(4,\) and 3 indices, got \(5,\) and 3",
+        ),
+        (
+            Categorical(torch.ones(3).double()),
+            ValueError,
+            r"batch shape \(4,\) and 3 indices, got \(\) and 3",
+        ),
+        (some_q(4, 2), ValueError, r"batch shape \(4,\) and 3 indices, got \(4,\) and 2"),
+        (
+            some_q(4, 3, dtype=torch.float32),
+            TypeError,
+            "q and parameters must have the same dtype, got torch.float32 and torch.float64",
+        ),
+    ],
+)
+def test_elbo_and_e_step_refuse_a_wrong_q(q, error, message):
+    model, x = some_mixture(), rand(4, 2)
+    for function in (model.elbo, model.e_step):
+        with pytest.raises(error, match=message):
+            function(x, q)
+
+
+# The E-step -----------------------------------------------------------------------------------
+
+
+@each_structure
+@pytest.mark.parametrize("shares", ["posterior", "any", "point masses"])
+def test_statistics_are_what_they_say(structure, shares):
+    model, x = some_mixture(structure), 3 * rand(9, 2, seed=3)
+    q = {
+        "posterior": None,
+        "any": some_q(9, 3),
+        "point masses": one_hot(9, 3),
+    }[shares]
+    r = (model.posterior(x) if q is None else q).probs.numpy()
+    sums = np.zeros((3, 2)), np.zeros((3, 2, 2))
+    for k, factor in enumerate(np.linalg.cholesky(matrices_of(model).numpy())):
+        for i in range(9):
+            y = np.linalg.solve(factor, (x[i] - model.means[k]).numpy())
+            sums[0][k] += r[i, k] * y
+            sums[1][k] += r[i, k] * np.outer(y, y)
+    scatter = {
+        "full": lambda s: s,
+        "tied": lambda s: s.sum(0),
+        "diagonal": lambda s: s.diagonal(0, 1, 2),
+        "spherical": lambda s: s.trace(0, 1, 2),
+    }[structure](sums[1])
+    statistics = model.e_step(x, q)
+    assert statistics.count == 9
+    assert np.allclose(statistics.sizes, r.sum(0))
+    assert np.allclose(statistics.shifts, sums[0])
+    assert np.allclose(statistics.scatter, scatter)
+    assert float(statistics.entropy) == pytest.approx(stats.entropy(r, axis=1).sum(), abs=1e-12)
+    if shares == "point masses":
+        assert float(statistics.entropy) == 0
+
+
+@each_structure
+def test_statistics_add_up(structure):
+    model, x = some_mixture(structure), rand(40, 2, seed=3)
+    whole, first, second = model.e_step(x), model.e_step(x[:7]), model.e_step(x[7:])
+    both = first + second
+    assert both.count == 40
+    for name in ("entropy", "sizes", "shifts", "scatter"):
+        assert torch.allclose(getattr(both, name), getattr(whole, name), rtol=1e-12)
+    assert torch.allclose(model.bound(both), model.bound(first) + model.bound(second))
+    other = some_mixture(structure, seed=5)
+    with pytest.raises(ValueError, match="statistics must come from the same model to be added"):
+        first + other.e_step(x)
+
+
+@each_structure
+def test_bound_is_the_elbo_of_any_mixture_for_any_q(structure):
+    maker, x = some_mixture(structure), 2 * rand(30, 2, seed=3)
+    assert torch.allclose(maker.bound(maker.e_step(x)), maker.log_prob(x).sum(), rtol=1e-12)
+    for model, q in itertools.product(
+        (maker, some_mixture(structure, seed=7)), (some_q(30, 3), one_hot(30, 3), None)
+    ):
+        expected = model.elbo(x, maker.posterior(x) if q is None else q).sum()
+        assert torch.allclose(model.bound(maker.e_step(x, q)), expected, rtol=1e-12)
+
+
+@each_structure
+def test_gradient_of_the_bound_is_that_of_the_log_likelihood_where_they_touch(structure):
+    model, x = some_mixture(structure), rand(20, 2, seed=3)
+    values = [v.clone().requires_grad_() for v in (model.weights, model.means, model.covariances)]
+    make = functools.partial(GaussianMixture, *values, structure=structure)
+    by_bound = torch.autograd.grad(make().bound(model.e_step(x)), values)
+    by_log_prob = torch.autograd.grad(make().log_prob(x).sum(), values)
+    for first, second in zip(by_bound, by_log_prob, strict=True):
+        assert torch.allclose(first, second, rtol=1e-9, atol=1e-10)
+
+
+# The M-step -----------------------------------------------------------------------------------
+
+
+@each_structure
+@pytest.mark.parametrize("seed", range(3))
+def test_m_step_ends_where_the_gradient_vanishes(structure, seed):
+    x = clusters(60, 3, 2, seed)
+    old = some_mixture(structure, seed=seed)
+    q = old.posterior(x)
+    new = old.m_step(old.e_step(x))
+    values = [v.clone().requires_grad_() for v in (new.weights.log(), new.means, new.covariances)]
+    logits, means, covariances = values
+    elbo = GaussianMixture(logits.softmax(0), means, covariances, structure=structure).elbo(x, q)
+    assert torch.allclose(elbo.sum(), new.bound(old.e_step(x, q)))
+    for gradient in torch.autograd.grad(elbo.sum(), values):
+        assert gradient.abs().max() < 1e-9 * len(x) * max(1, 1 / float(new.covariances.min().abs()))
+
+
+@each_structure
+@pytest.mark.parametrize("fractions", [None, (1.5, 0.9), (1.5, 1.2)])
+def test_no_neighbour_of_the_m_step_is_better(structure, fractions):
+    x = clusters(60, 3, 2)
+    floor = None if fractions is None else torch.tensor(fractions).double() * x.var(0)
+    old = some_mixture(structure)
+    q = some_q(60, 3)
+    new = old.m_step(old.e_step(x, q), floor)
+    top = new.elbo(x, q).sum()
+    assert torch.allclose(top, new.bound(old.e_step(x, q)))
+    free = old.m_step(old.e_step(x, q)).elbo(x, q).sum()
+    assert top == free if floor is None else top < free - 1
+    lowest = torch.zeros(2).double() if floor is None else floor
+    if structure == "spherical":
+        lowest = lowest.mean().expand(2)
+    for seed, size in itertools.product(range(10), (1e-3, 1e-1)):
+        # Between two matrices above the floor there are only such matrices.
+        a = rand(3, 2, 2, seed=seed)
+        above = covariances_of(structure, 10 * a @ a.mT + torch.diag(lowest))
+        if structure == "spherical":
+            above = 10 * a[:, 0, 0].square() + lowest[0]
+        near = (
+            (new.weights.log() + size * rand(3, seed=seed)).softmax(0),
+            new.means + size * rand(3, 2, seed=seed),
+            (1 - size) * new.covariances + size * above,
+        )
+        for i in range(3):
+            values = [new.weights, new.means, new.covariances]
+            values[i] = near[i]
+            assert GaussianMixture(*values, structure=structure).elbo(x, q).sum() < top
+
+
+@each_structure
+def test_the_floor_holds_in_every_direction(structure):
+    x = rand(50, 1) @ rand(1, 3, seed=1)
+    floor = torch.tensor([0.1, 0.2, 0.4]).double()
+    old = some_mixture(structure, 2, 3)
+    new = old.m_step(old.e_step(x), floor)
+    if structure == "spherical":
+        assert (new.covariances >= floor.mean()).all()
+        return
+    scaled = matrices_of(new) / floor.sqrt().outer(floor.sqrt())
+    assert torch.linalg.eigvalsh(scaled).min() > 1 - 1e-12
+    if structure in ("full", "tied"):
+        # All of the data lie on a line, so two of three directions are at the floor exactly.
+        assert torch.allclose(torch.linalg.eigvalsh(scaled)[:, :2], torch.ones(()).double())
+
+
+def test_a_floor_that_nothing_touches_changes_nothing_and_the_rest_is_optimal():
+    matrices = matrices_of(some_mixture(count=4, dim=3, seed=2))
+    low = torch.full((3,), 1e-3).double()
+    assert torch.equal(Full.lift(matrices, low), matrices)
+    # A general solver from another side: covariances F + A A^T, all of them allowed.
+    floor = torch.tensor([0.5, 1.0, 2.0]).double()
+    lifted = Full.lift(matrices, floor)
+    assert torch.equal(lifted[2], Full.lift(matrices[2], floor))
+
+    def objective(covariance):
+        return -covariance.logdet() - torch.linalg.solve(covariance, matrices).diagonal(
+            dim1=1, dim2=2
+        ).sum(1)
+
+    a = rand(4, 3, 3, seed=3).requires_grad_()
+    solver = torch.optim.LBFGS([a], max_iter=500, line_search_fn="strong_wolfe", tolerance_change=0)
+
+    def loss():
+        solver.zero_grad()
+        value = -objective(torch.diag(floor) + a @ a.mT).sum()
+        value.backward()
+        return value
+
+    solver.step(loss)
+    found = objective(torch.diag(floor) + a.detach() @ a.detach().mT)
+    assert torch.allclose(objective(lifted), found, atol=1e-6)
+    assert (objective(lifted) > found - 1e-12).all()
+
+
+@each_structure
+@pytest.mark.parametrize("share", [0.0, 1e-18])
+def test_a_component_without_observations_stays(structure, share):
+    old, x = some_mixture(structure), rand(20, 2)
+    q = torch.cat([some_q(20, 2).probs, torch.full((20, 1), share).double()], 1)
+    statistics = old.e_step(x, Categorical(probs=q))
+    new = old.m_step(statistics)
+    assert torch.equal(new.means[2], old.means[2])
+    if structure != "tied":
+        assert torch.allclose(new.covariances[2], old.covariances[2], rtol=1e-14)
+    assert 0 < new.weights[2] < 2e-18
+    assert new.log_prob(x).isfinite().all()
+    assert new.bound(statistics) >= old.bound(statistics)
+    # Without it the rest is the same.
+    rest = GaussianMixture(
+        old.weights[:2] / old.weights[:2].sum(),
+        old.means[:2],
+        old.covariances if structure == "tied" else old.covariances[:2],
+        structure=structure,
+    )
+    rest = rest.m_step(rest.e_step(x, Categorical(probs=q[:, :2])))
+    assert torch.allclose(new.means[:2], rest.means)
+    assert torch.allclose(new.weights[:2], rest.weights)
+    if structure != "tied":
+        assert torch.allclose(new.covariances[:2], rest.covariances)
+    else:
+        assert torch.allclose(new.covariances, rest.covariances)
+
+
+def test_a_start_far_from_all_data_does_no_harm():
+    x = clusters(60, 2, 2)
+    start = start_for(x, 3, "full")
+    means = torch.cat([start.means[:2], torch.full((1, 2), 1e6).double()])
+    far = GaussianMixture(start.weights, means, start.covariances)
+    assert far.e_step(x).sizes[2] == 0
+    model, history = GaussianMixture.fit(x, 3, start=far)
+    assert history.converged
+    assert torch.equal(model.means[2], means[2])
+    assert (history.half_steps.diff() > -1e-9).all()
+
+
+def test_statistics_of_another_model_are_refused():
+    model, x = some_mixture(), rand(20, 2)
+    twin = GaussianMixture(model.weights, model.means, model.covariances)
+    with pytest.raises(ValueError, match="statistics must come from this model's own e_step"):
+        model.m_step(twin.e_step(x))
+    assert torch.allclose(model.bound(twin.e_step(x)), model.log_prob(x).sum())
+    others = (some_mixture("tied"), some_mixture(count=2), some_mixture(dim=3))
+    for other, what in zip(others, (r"tied and \(3, 2\)", r"full and \(2, 2\)", ""), strict=True):
+        statistics = other.e_step(rand(5, other.data_dim))
+        with pytest.raises(
+            ValueError, match=rf"same structure, K and D, full and \(3, 2\), got {what}"
+        ):
+            model.bound(statistics)
+    for function in (model.m_step, model.bound):
+        with pytest.raises(TypeError, match="statistics must be a MixtureStatistics, got Tensor"):
+            function(x)
+
+
+@pytest.mark.parametrize(
+    ("floor", "error", "message"),
+    [
+        (0.1, TypeError, "floor must be a torch.Tensor, got float"),
+        (torch.ones(3).double(), ValueError, r"floor must have shape \(2,\), got \(3,\)"),
+        (torch.tensor([1.0, 0.0]).double(), ValueError, r"floor must be positive, got 0\.0"),
+        (torch.ones(2), TypeError, "floor and parameters must have the same dtype"),
+    ],
+)
+def test_m_step_refuses_a_wrong_floor(floor, error, message):
+    model = some_mixture()
+    with pytest.raises(error, match=message):
+        model.m_step(model.e_step(rand(9, 2)), floor)
+
+
+@each_structure
+def test_a_collapse_is_an_error_and_a_floor_prevents_it(structure):
+    model, x = some_mixture(structure, count=1), torch.ones(4, 2).double()
+    with pytest.raises(
+        ValueError, match=r"floor must be high enough .* one collapsed: covariances"
+    ):
+        model.m_step(model.e_step(x))
+    held = model.m_step(model.e_step(x), torch.tensor([0.1, 0.1]).double())
+    assert torch.allclose(matrices_of(held), 0.1 * torch.eye(2).double())
+
+
+# EM -------------------------------------------------------------------------------------------
+
+
+@each_structure
+def test_the_bound_never_falls_and_never_exceeds_the_log_likelihood(structure):
+    for seed in range(60):
+        count, dim, n = 1 + seed % 5, 1 + seed % 3, 20 + 3 * seed
+        x = clusters(n, count, dim, seed, apart=1.0 + seed % 4)
+        floor = (1e-4 if seed % 2 else 0.3) * x.var(0)
+        if seed % 6 == 0:
+            x[:, -1] = x.sum(1)  # singular in more than one dimension
+        model = some_mixture(structure, count + 1, dim, seed)
+        # A start that the floor allows.
+        low = covariances_of(structure, torch.diag(floor).expand(count + 1, dim, dim))
+        covariances = model.covariances + (floor.mean() if structure == "spherical" else low)
+        model = GaussianMixture(model.weights, model.means, covariances, structure=structure)
+        last = -math.inf
+        for _ in range(5):
+            statistics = model.e_step(x)
+            exact = model.log_prob(x).sum()
+            touching = model.bound(statistics)
+            assert abs(touching - exact) < 1e-10 * (n + abs(exact))
+            assert touching > last - 1e-10 * (n + abs(exact))
+            model = model.m_step(statistics, floor)
+            last = model.bound(statistics)
+            assert last > touching - 1e-10 * (n + abs(exact))
+            assert last < model.log_prob(x).sum() + 1e-10 * (n + abs(exact))
+
+
+@each_structure
+@pytest.mark.parametrize("iterations", [1, 4])
+def test_fit_agrees_with_scikit_learn_step_by_step(structure, iterations):
+    x = clusters(300, 3, 4, apart=1.5)
+    start = start_for(x, 3, structure)
+    precisions = matrices_of(start).inverse()
+    theirs = SklearnMixture(
+        3,
+        covariance_type=SKLEARN_NAMES[structure],
+        tol=0,
+        reg_covar=0,
+        max_iter=iterations,
+        weights_init=start.weights.numpy(),
+        means_init=start.means.numpy(),
+        precisions_init=covariances_of(structure, precisions).numpy(),
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs.fit(x.numpy())
+    ours, history = GaussianMixture.fit(
+        x, 3, structure=structure, start=start, floor=0, tolerance=0, max_iterations=iterations
+    )
+    assert history.iterations == iterations
+    assert np.allclose(ours.weights, theirs.weights_, rtol=1e-10)
+    assert np.allclose(ours.means, theirs.means_, rtol=1e-10)
+    assert np.allclose(ours.covariances, theirs.covariances_, rtol=1e-10, atol=1e-12)
+    assert np.allclose(ours.log_prob(x), theirs.score_samples(x.numpy()))
+    assert ours.num_parameters == theirs._n_parameters()
+    assert float(history.after_e_step[-1]) == pytest.approx(float(ours.log_prob(x).sum()))
+
+
+def bic(model, x):
+    log_likelihood = float(model.log_prob(x).sum())
+    return model.num_parameters * math.log(len(x)) - 2 * log_likelihood
+
+
+def test_old_faithful_ends_at_the_published_numbers():
+    x = old_faithful()
+    one = GaussianMixture.fit(x, 1, generator=seeded()).model
+    assert float(one.log_prob(x).sum()) == pytest.approx(-1289.7967, abs=6e-5)
+    two, history = GaussianMixture.fit(x, 2, generator=seeded(), tolerance=1e-9)
+    assert history.converged
+    assert float(history.after_e_step[-1]) == pytest.approx(-1130.2640, abs=6e-5)
+    assert float(two.log_prob(x).sum()) == pytest.approx(-1130.2640, abs=6e-5)
+    assert two.num_parameters == 11
+    assert bic(two, x) == pytest.approx(2322.192, abs=6e-4)
+
+
+def test_old_faithful_with_a_tied_covariance_ends_a_little_above_the_published_number():
+    x = old_faithful()
+    model, history = GaussianMixture.fit(
+        x, 3, structure="tied", generator=seeded(), restarts=2, tolerance=1e-9
+    )
+    assert model.num_parameters == 11
+    # Where scikit-learn 1.9.1 ends with tol=1e-10.
+    assert float(history.after_e_step[-1]) == pytest.approx(-1126.3159, abs=6e-5)
+    # mclust stops as soon as the log-likelihood changes by no more than its 1e-5th part.
+    bounds = history.after_e_step
+    small = bounds.diff() < 1e-5 * (1 + bounds[1:].abs())
+    stopped = float(bounds[1:][small][0])
+    assert stopped == pytest.approx(-1126.361, abs=0.01)
+    assert 11 * math.log(272) + 2 * 1126.361 == pytest.approx(2314.386, abs=2e-3)
+
+
+@each_structure
+def test_one_component_is_the_sample_mean_and_covariance(structure):
+    x = clusters(50, 2, 3)
+    model, history = GaussianMixture.fit(x, 1, structure=structure, generator=seeded())
+    covariance = torch.cov(x.mT, correction=0)
+    expected = {
+        "full": covariance.unsqueeze(0),
+        "tied": covariance,
+        "diagonal": covariance.diagonal().unsqueeze(0),
+        "spherical": covariance.diagonal().mean().unsqueeze(0),
+    }[structure]
+    assert torch.allclose(model.covariances, expected)
+    assert torch.allclose(model.means[0], x.mean(0))
+    assert history.restarts.shape == (5,)
+    # It is also where the fit starts.
+    assert torch.allclose(history.half_steps, model.log_prob(x).sum(), rtol=1e-12)
+
+
+@each_structure
+def test_order_of_the_data_and_of_the_components_does_not_matter(structure):
+    x = clusters(200, 3, 2, apart=2.0)
+    start = start_for(x, 3, structure)
+    options = {"structure": structure, "max_iterations": 15}
+    model, history = GaussianMixture.fit(x, 3, start=start, **options)
+    shuffled = x[torch.randperm(200, generator=seeded())]
+    again = GaussianMixture.fit(shuffled, 3, start=start, **options)
+    assert_same(again.model, model)
+    assert torch.allclose(again.history.half_steps, history.half_steps)
+    order = torch.tensor([2, 0, 1])
+    covariances = start.covariances if structure == "tied" else start.covariances[order]
+    permuted = GaussianMixture(
+        start.weights[order], start.means[order], covariances, structure=structure
+    )
+    other = GaussianMixture.fit(x, 3, start=permuted, **options).model
+    assert torch.allclose(other.weights, model.weights[order])
+    assert torch.allclose(other.means, model.means[order])
+    expected = model.covariances if structure == "tied" else model.covariances[order]
+    assert torch.allclose(other.covariances, expected)
+
+
+ROTATION = torch.linalg.qr(rand(2, 2, seed=3)).Q
+COLUMNS = torch.diag(torch.tensor([1e-8, 1e8]).double())
+MOVES = [
+    ("shift", torch.eye(2).double(), 1e6, STRUCTURES),
+    ("rotation", ROTATION, 0.0, ["full", "tied", "spherical"]),
+    ("tiny", 1e-8 * torch.eye(2).double(), 0.0, STRUCTURES),
+    ("huge", 1e8 * torch.eye(2).double(), 0.0, STRUCTURES),
+    ("columns", COLUMNS, 0.0, ["full", "tied", "diagonal"]),
+    ("any map", rand(2, 2, seed=4), 3.0, ["full", "tied"]),
+]
+
+
+@pytest.mark.parametrize(
+    ("move", "shift", "structure"),
+    [
+        pytest.param(move, shift, structure, id=f"{name}-{structure}")
+        for name, move, shift, structures in MOVES
+        for structure in structures
+    ],
+)
+def test_the_fit_moves_with_the_data(move, shift, structure):
+    x = clusters(200, 3, 2, apart=2.0)
+    start = start_for(x, 3, structure)
+
+    def moved(model):
+        matrices = move.mT @ matrices_of(model) @ move
+        return GaussianMixture(
+            model.weights,
+            model.means @ move + shift,
+            covariances_of(structure, (matrices + matrices.mT) / 2),
+            structure=structure,
+        )
+
+    options = {"structure": structure, "floor": 0.0, "max_iterations": 15}
+    model, history = GaussianMixture.fit(x, 3, start=start, **options)
+    again = GaussianMixture.fit(x @ move + shift, 3, start=moved(start), **options)
+    log_det = move.det().abs().log()
+    assert torch.allclose(again.history.half_steps + 200 * log_det, history.half_steps, atol=1e-4)
+    expected = moved(model)
+    unit = matrices_of(expected).diagonal(dim1=1, dim2=2).sqrt()
+    assert torch.allclose(again.model.means / unit, expected.means / unit, atol=1e-6, rtol=1e-12)
+    units = unit.unsqueeze(-1) * unit.unsqueeze(-2)
+    assert torch.allclose(
+        matrices_of(again.model) / units, matrices_of(expected) / units, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("scale", [1e-8, 1e8])
+@each_structure
+def test_random_starts_and_the_floor_follow_the_units(structure, scale):
+    x = clusters(150, 3, 3, apart=2.0)
+    scales = torch.full((3,), scale).double()
+    if structure != "spherical":
+        scales = scales * torch.tensor([1.0, 1e3, 1e-3]).double()
+    x[:, 1] = x[:, 0]  # so that the floor matters
+    model, history = GaussianMixture.fit(x, 3, structure=structure, generator=seeded(), restarts=2)
+    again = GaussianMixture.fit(
+        x * scales + 5 * scales, 3, structure=structure, generator=seeded(), restarts=2
+    )
+    shift = 150 * scales.log().sum()
+    assert torch.allclose(again.history.restarts + shift, history.restarts, atol=1e-3)
+    assert torch.allclose(again.model.means, model.means * scales + 5 * scales)
+
+
+@each_structure
+def test_a_streamed_fit_is_the_fit_in_memory(structure):
+    x = clusters(157, 3, 2, apart=3.0)
+    start = start_for(x, 3, structure)
+    options = {"structure": structure, "restarts": 2, "max_iterations": 10}
+    model, history = GaussianMixture.fit(x, 3, start=start, **options)
+    random = GaussianMixture.fit(x, 3, generator=seeded(), **options)
+    for sizes in ([157], [1, 156], [50, 50, 57], [10] * 15 + [7]):
+        batches = list(x.split(sizes))
+        streamed = GaussianMixture.fit(batches, 3, start=start, **options)
+        assert_same(streamed.model, model)
+        assert torch.allclose(streamed.history.half_steps, history.half_steps)
+        streamed = GaussianMixture.fit(batches, 3, generator=seeded(), **options)
+        assert_same(streamed.model, random.model)
+        assert torch.allclose(streamed.history.restarts, random.history.restarts)
+
+
+def test_only_one_batch_is_in_memory_at_a_time():
+    alive = []
+
+    class Source:
+        def __iter__(self):
+            for i in range(6):
+                batch = clusters(50, 2, 2, seed=i).float()
+                alive.append(batch.data_ptr())
+                yield batch
+
+    model, history = GaussianMixture.fit(Source(), 2, generator=seeded(), restarts=1)
+    assert model.means.dtype == torch.float32
+    assert history.converged
+    # Memory that was free again is given to a later batch.
+    assert len(set(alive)) < len(alive) / 3
+
+
+def test_the_best_restart_wins_and_seeds_reproduce():
+    x = clusters(120, 5, 2, apart=4.0)
+    before = torch.get_rng_state()
+    one = GaussianMixture.fit(x, 5, generator=seeded(3), restarts=1, max_iterations=30)
+    many = GaussianMixture.fit(x, 5, generator=seeded(3), restarts=4, max_iterations=30)
+    again = GaussianMixture.fit(x, 5, generator=seeded(3), restarts=4, max_iterations=30)
+    assert torch.equal(torch.get_rng_state(), before)
+    ends = many.history.restarts
+    assert ends.shape == (4,)
+    assert len(ends.unique()) > 1
+    assert ends[0] == one.history.after_e_step[-1]
+    assert many.history.after_e_step[-1] == ends.max()
+    assert float(many.model.log_prob(x).sum()) == pytest.approx(float(ends.max()))
+    assert torch.equal(again.history.restarts, ends)
+    assert torch.equal(again.model.covariances, many.model.covariances)
+    other = GaussianMixture.fit(x, 5, generator=seeded(4), restarts=4, max_iterations=30)
+    assert not torch.equal(other.history.restarts, ends)
+
+
+@each_structure
+def test_a_random_start_has_the_clusters_of_well_separated_data(structure):
+    x = torch.cat([rand(30, 2), rand(60, 2, seed=1) + 50, rand(10, 2, seed=2) - 50])
+    model, history = GaussianMixture.fit(x, 3, structure=structure, generator=seeded(), restarts=1)
+    order = model.means[:, 0].argsort()
+    assert torch.allclose(model.weights[order], torch.tensor([0.1, 0.3, 0.6]).double())
+    assert torch.allclose(model.means[order[1]], x[:30].mean(0))
+    assert history.iterations <= 2
+    # The start is already there, but for the differences between the covariances.
+    assert history.after_e_step[0] > history.after_e_step[-1] - 15
+
+
+def test_a_fit_says_whether_it_converged():
+    x, start = old_faithful(), start_for(old_faithful(), 2, "full")
+    short = GaussianMixture.fit(x, 2, start=start, max_iterations=2).history
+    assert (short.converged, short.iterations) == (False, 2)
+    rough = GaussianMixture.fit(x, 2, start=start, tolerance=1e-2).history
+    fine = GaussianMixture.fit(x, 2, start=start, tolerance=1e-9).history
+    assert rough.converged
+    assert fine.converged
+    assert rough.iterations < fine.iterations
+    gains = fine.after_e_step.diff() / len(x)
+    assert (gains[:-1] > 1e-9).all()
+    assert gains[-1] <= 1e-9
+
+
+@each_structure
+def test_a_fit_starts_at_its_start(structure):
+    x, start = rand(50, 2), some_mixture(structure)
+    history = GaussianMixture.fit(x, 3, structure=structure, start=start, max_iterations=1).history
+    statistics = start.e_step(x)
+    assert torch.allclose(history.after_e_step[0], start.log_prob(x).sum(), rtol=1e-12)
+    expected = start.m_step(statistics).bound(statistics)
+    assert torch.allclose(history.after_m_step[0], expected, rtol=1e-12)
+
+
+def test_a_start_below_the_floor_is_raised_to_it():
+    x = rand(100, 2)
+    start = GaussianMixture(
+        torch.ones(1).double(), x[:1], torch.diag(torch.tensor([1e-9, 1.0])).double().unsqueeze(0)
+    )
+    history = GaussianMixture.fit(x, 1, start=start, floor=0.1).history
+    lifted = torch.diag(torch.stack([0.1 * x[:, 0].var(correction=0), torch.ones(()).double()]))
+    expected = GaussianMixture(start.weights, start.means, lifted.unsqueeze(0)).log_prob(x).sum()
+    assert torch.allclose(history.after_e_step[0], expected)
+    unchanged = GaussianMixture.fit(x, 1, start=start, floor=0.0).history
+    assert torch.allclose(unchanged.after_e_step[0], start.log_prob(x).sum())
+
+
+# Degenerate data ------------------------------------------------------------------------------
+
+FAITHFUL = old_faithful()
+ODD_DATA = {
+    "duplicates": (FAITHFUL[:5].repeat(20, 1), 3),
+    "as many components as distinct rows": (FAITHFUL[:5].repeat(20, 1), 5),
+    "as many components as rows": (FAITHFUL[:4], 4),
+    "two rows": (FAITHFUL[:2], 1),
+    "one dimension": (FAITHFUL[:, :1], 2),
+    "a plane": (rand(80, 2) @ rand(2, 5, seed=1), 2),
+    "fewer rows than dimensions": (rand(5, 8), 2),
+    "tiny": (1e-8 * FAITHFUL, 2),
+    "huge": (1e8 * FAITHFUL, 2),
+    "columns of all sizes": (FAITHFUL * torch.tensor([1e-8, 1e8]).double(), 2),
+    "far from the origin": (FAITHFUL + 1e9, 2),
+    "an outlier": (torch.cat([FAITHFUL, torch.full((1, 2), 1e7).double()]), 3),
+    "in single precision": (FAITHFUL.float(), 2),
+    "a plane in single precision": ((rand(80, 2) @ rand(2, 5, seed=1)).float(), 2),
+    "far in single precision": (FAITHFUL.float() + 1e4, 2),
+}
+
+
+@each_structure
+@pytest.mark.parametrize("name", ODD_DATA)
+def test_degenerate_data_end_in_numbers(name, structure):
+    x, count = ODD_DATA[name]
+    model, history = GaussianMixture.fit(
+        x, count, structure=structure, generator=seeded(), restarts=1
+    )
+    assert history.converged
+    for value in (model.weights, model.means, model.covariances):
+        assert value.dtype == x.dtype
+        assert value.isfinite().all()
+    assert model.posterior(x).probs.isfinite().all()
+    steps = history.half_steps
+    # Rounding, times the condition number that the floor allows.
+    assert (steps.diff() > -1e-9 * (len(x) + steps[-1].abs())).all()
+    if x.dtype == torch.float64:
+        assert float(model.log_prob(x).sum()) == pytest.approx(float(steps[-1]), rel=1e-9)
+
+
+def test_far_and_single_precision_data_end_where_the_others_do():
+    expected = -1130.2640
+    for x, within in [
+        (FAITHFUL, 1e-4),
+        (FAITHFUL + 1e9, 1e-3),
+        (FAITHFUL.float(), 2e-3),
+        (FAITHFUL.float() + 1e4, 0.05),
+    ]:
+        history = GaussianMixture.fit(x, 2, generator=seeded(), restarts=1, tolerance=1e-8).history
+        assert float(history.after_e_step[-1]) == pytest.approx(expected, abs=within)
+
+
+@pytest.mark.parametrize(
+    ("x", "count", "message"),
+    [
+        (FAITHFUL[:1], 1, "x must hold at least 2 observations, got 1"),
+        (FAITHFUL[:3], 4, "x must hold at least 4 distinct observations, got 3"),
+        (FAITHFUL[:3].repeat(9, 1), 4, "x must hold at least 4 distinct observations, got 3"),
+        (
+            torch.cat([FAITHFUL, torch.full((272, 1), 0.1).double()], 1),
+            2,
+            "x must vary in every column, .* standard deviation .* about the mean 0.1 in column 2",
+        ),
+        (FAITHFUL[:1].repeat(9, 1), 1, "x must vary in every column.* in column 0"),
+        (1e200 * FAITHFUL, 2, "x must vary in every column, .* with a finite variance"),
+        (
+            torch.tensor([[0.0], [1e160], [-1e160]], dtype=torch.float64),
+            2,
+            "x must vary in every column, .* with a finite variance, .* deviation inf about",
+        ),
+        (1e-200 * FAITHFUL, 2, "x must vary in every column, .* standard deviation 0 about"),
+    ],
+)
+def test_data_without_an_answer_are_refused(x, count, message):
+    with pytest.raises(ValueError, match=message):
+        GaussianMixture.fit(x, count, generator=seeded())
+
+
+def test_an_e_step_too_far_away_is_refused():
+    model = some_mixture()
+    x = torch.tensor([[1.7e308, -1.7e308]], dtype=torch.float64)
+    with pytest.raises(ValueError, match=r"x must be near enough .* got elements up to 1\.7e\+308"):
+        model.e_step(x)
+
+
+def test_without_a_floor_a_collapse_names_it():
+    x = torch.cat([rand(50, 2), torch.full((1, 2), 30.0).double()])
+    with pytest.raises(ValueError, match=r"floor must be high enough .* but one collapsed"):
+        GaussianMixture.fit(x, 2, floor=0, generator=seeded())
+    model, _ = GaussianMixture.fit(x, 2, generator=seeded())
+    assert torch.linalg.eigvalsh(model.covariances).min() < 1e-4
+
+
+# Arguments ------------------------------------------------------------------------------------
+
+
+@each_structure
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_dtype_is_kept(structure, dtype):
+    exact = some_mixture(structure)
+    model = some_mixture(structure, dtype=dtype)
+    x = rand(40, 2, seed=3)
+    statistics = model.e_step(x.to(dtype))
+    for name in ("entropy", "sizes", "shifts", "scatter"):
+        value = getattr(statistics, name)
+        assert value.dtype == torch.float64
+        assert torch.allclose(value, getattr(exact.e_step(x), name), rtol=1e-4, atol=1e-5)
+    assert model.bound(statistics).dtype == torch.float64
+    new = model.m_step(statistics, torch.full((2,), 1e-3, dtype=dtype))
+    assert new.means.dtype == new.weights.dtype == new.covariances.dtype == dtype
+    assert_same(new, model.m_step(statistics), rtol=1e-6)
+    assert model.elbo(x.to(dtype), model.posterior(x.to(dtype))).dtype == dtype
+    assert model.sample(3, seeded())[0].dtype == dtype
+    fitted = GaussianMixture.fit(x.to(dtype), 3, structure=structure, start=model)
+    assert fitted.model.covariances.dtype == dtype
+    reference = GaussianMixture.fit(x, 3, structure=structure, start=exact)
+    assert torch.allclose(fitted.model.means.double(), reference.model.means, atol=1e-3)
+
+
+GOOD = {
+    "full": [[[1.0, 0.0], [0.0, 1.0]]] * 3,
+    "tied": [[1.0, 0.0], [0.0, 1.0]],
+    "diagonal": [[1.0, 1.0]] * 3,
+    "spherical": [1.0, 1.0, 1.0],
+}
+
+
+@pytest.mark.parametrize(
+    ("structure", "covariances", "message"),
+    [
+        *(
+            (structure, values, rf"covariances must have shape {shape}")
+            for structure, shape in [
+                ("full", r"\(3, 2, 2\)"),
+                ("tied", r"\(2, 2\)"),
+                ("diagonal", r"\(3, 2\)"),
+                ("spherical", r"\(3,\)"),
+            ]
+            for other, values in GOOD.items()
+            if other != structure
+        ),
+        ("full", [[[1.0, 0.5], [0.0, 1.0]]] * 3, r"covariances\[0\] must be symmetric, got \[\["),
+        (
+            "full",
+            [*GOOD["full"][:2], [[1.0, 2.0], [2.0, 1.0]]],
+            r"covariances\[2\] must be positive definite, got the eigenvalue -1",
+        ),
+        ("tied", [[1.0, 0.5], [0.0, 1.0]], r"covariances must be symmetric, got \[\["),
+        ("tied", [[0.0, 0.0], [0.0, 1.0]], "covariances must be positive definite, got the eig"),
+        ("diagonal", [[1.0, 0.0]] * 3, r"covariances must be positive, got 0\.0"),
+        ("diagonal", [[1.0, math.nan]] * 3, "covariances must be finite"),
+        ("spherical", [1.0, -2.0, 1.0], r"covariances must be positive, got -2\.0"),
+        ("spherical", [1.0, math.inf, 1.0], "covariances must be finite"),
+        ("round", GOOD["full"], "structure must be one of full, tied, diagonal, spherical"),
+    ],
+)
+def test_wrong_covariances_are_refused(structure, covariances, message):
+    weights, means = torch.full((3,), 1 / 3), torch.zeros(3, 2)
+    with pytest.raises(ValueError, match=message):
+        GaussianMixture(weights, means, torch.tensor(covariances), structure=structure)
+
+
+@each_structure
+def test_parameters_have_one_dtype(structure):
+    weights, means = torch.full((3,), 1 / 3).double(), torch.zeros(3, 2).double()
+    with pytest.raises(TypeError, match="weights and covariances must have the same dtype"):
+        GaussianMixture(weights, means, torch.tensor(GOOD[structure]), structure=structure)
+    with pytest.raises(TypeError, match="covariances must be a floating-point tensor"):
+        GaussianMixture(weights, means, torch.tensor(GOOD[structure]).int(), structure=structure)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"x": None}, TypeError, "x must be a torch.Tensor or an iterable of them"),
+        ({"x": torch.zeros(3)}, ValueError, r"x must have shape \(n, D\), got \(3,\)"),
+        ({"x": torch.zeros(3, 2).int()}, TypeError, "x must be a floating-point tensor"),
+        ({"x": torch.tensor([[math.nan, 1.0]])}, ValueError, "x must be finite, got 1 NaN"),
+        ({"x": []}, ValueError, "x must hold at least one batch"),
+        ({"x": [FAITHFUL, FAITHFUL[:, :1]]}, ValueError, "every batch of x must have shape"),
+        ({"x": (b for b in [FAITHFUL])}, TypeError, "x must be an iterable that starts anew"),
+        ({"num_components": 0}, ValueError, "num_components must be at least 1, got 0"),
+        ({"num_components": 2.0}, TypeError, "num_components must be an int, got float"),
+        ({"structure": "diag"}, ValueError, "structure must be one of full, .* got 'diag'"),
+        ({"structure": None}, TypeError, "structure must be a str, got NoneType"),
+        ({"restarts": 0}, ValueError, "restarts must be at least 1, got 0"),
+        ({"restarts": 1.5}, TypeError, "restarts must be an int, got float"),
+        ({"floor": -1e-3}, ValueError, r"floor must be at least 0, got -0\.001"),
+        ({"floor": None}, TypeError, "floor must be a number, got NoneType"),
+        ({"floor": math.nan}, ValueError, "floor must be finite, got nan"),
+        ({"tolerance": -1}, ValueError, "tolerance must be at least 0, got -1"),
+        ({"tolerance": "a"}, TypeError, "tolerance must be a number, got str"),
+        ({"max_iterations": 0}, ValueError, "max_iterations must be at least 1, got 0"),
+        ({"max_iterations": 1e3}, TypeError, "max_iterations must be an int, got float"),
+        ({"generator": None}, TypeError, r"generator must be a torch\.Generator, got NoneType"),
+        ({"generator": 0}, TypeError, r"generator must be a torch\.Generator, got int"),
+        ({"progress": "yes"}, TypeError, "progress must be True or False, got str"),
+        ({"start": 1}, TypeError, "start must be a GaussianMixture, got int"),
+        (
+            {"start": some_mixture("tied", 2)},
+            ValueError,
+            "start must have structure full, K = 2 and D = 2, got tied, 2 and 2",
+        ),
+        (
+            {"start": some_mixture(count=3)},
+            ValueError,
+            "start must have structure full, K = 2 and D = 2, got full, 3 and 2",
+        ),
+        (
+            {"start": some_mixture(count=2, dim=1)},
+            ValueError,
+            "start must have structure full, K = 2 and D = 2, got full, 2 and 1",
+        ),
+        (
+            {"start": some_mixture(count=2, dtype=torch.float32)},
+            TypeError,
+            "x and start must have the same dtype, got torch.float64 and torch.float32",
+        ),
+    ],
+)
+def test_fit_refuses_bad_arguments(change, error, message):
+    good = {"x": FAITHFUL, "num_components": 2, "generator": seeded()}
+    with pytest.raises(error, match=message):
+        GaussianMixture.fit(**(good | change))
+
+
+@pytest.mark.parametrize(
+    ("x", "error", "message"),
+    [
+        (torch.zeros(3, 4).double(), ValueError, r"x must have shape \(n, 2\), got \(3, 4\)"),
+        (torch.zeros(2).double(), ValueError, r"x must have shape \(n, 2\), got \(2,\)"),
+        (torch.zeros(0, 2).double(), ValueError, "x must not be empty"),
+        (torch.full((3, 2), math.nan).double(), ValueError, "x must be finite"),
+        (torch.zeros(3, 2), TypeError, "x and parameters must have the same dtype"),
+        (np.zeros((3, 2)), TypeError, "x must be a torch.Tensor, got ndarray"),
+    ],
+)
+def test_e_step_refuses_bad_observations(x, error, message):
+    with pytest.raises(error, match=message):
+        some_mixture().e_step(x)
+
+
+@pytest.mark.parametrize("floor", [None, torch.full((2,), 1e-3, dtype=torch.float64)])
+def test_m_step_from_a_distant_start_returns_symmetric_matrices(floor):
+    """A component that moves far, in its own white coordinates, rounds its matrix unevenly."""
+    for seed in range(100):
+        factors = 0.5 * rand(2, 3, 2, 2, seed=seed)
+        matrices = factors @ factors.mT + 0.5 * torch.eye(2, dtype=torch.float64)
+        weights = (0.5 * rand(2, 3, seed=seed + 1000)).softmax(1)
+        means = 2 * rand(2, 3, 2, seed=seed + 2000)
+        truth, start = (GaussianMixture(*v) for v in zip(weights, means, matrices, strict=True))
+        x = truth.sample(60, seeded(seed))[0]
+        fitted = start.m_step(start.e_step(x), floor=floor)
+        assert torch.equal(fitted.covariances, fitted.covariances.mT)
+
+
+def test_a_variance_that_is_rounding_counts_as_collapsed():
+    """Without a floor, a component on eruptions with one and the same wait loses all variance."""
+    x = old_faithful()
+    overall = x.T.cov(correction=0)
+    pair = GaussianMixture.fit(x, 2, generator=seeded()).model
+    start = GaussianMixture(
+        torch.cat([0.97 * pair.weights, torch.tensor([0.03], dtype=torch.float64)]),
+        torch.cat([pair.means, x[126:127]]),
+        torch.cat([pair.covariances, 3e-3 * overall[None]]),
+    )
+    with pytest.raises(ValueError, match=r"floor must be high enough .* but one collapsed"):
+        GaussianMixture.fit(x, 3, start=start, floor=0.0)
+    held = GaussianMixture.fit(x, 3, start=start)
+    assert held.history.converged
