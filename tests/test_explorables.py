@@ -11,74 +11,32 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import figures
 import nbformat
 import pytest
 import torch
 import traitlets
+from figures import centre, contrast, drag, median_redraw, rgb, run, swipe, write_page
 from nbclient import NotebookClient
 from playwright.sync_api import Page, expect
 
 from nfbook.bayes import BetaBernoulli
-from nfbook.explorables import CoinExplorable, static_scripts
+from nfbook.explorables import BoundExplorable, CoinExplorable, static_scripts
 from nfbook.explorables._source import css, esm
 from nfbook.explorables.base import Explorable
 from nfbook.plotting import COLORS
 
 ROOT = Path(__file__).resolve().parent.parent
 START = {"prior_a": 2.0, "prior_b": 2.0, "heads": 7, "tails": 3}
+EVERY_FIGURE = pytest.mark.parametrize("figure", [BoundExplorable, CoinExplorable])
+
+troubles, visit = (
+    figures.troubles,
+    figures.visit,
+)  # pytest looks for fixtures among a module's names
 
 
 # ---- pages ------------------------------------------------------------------------------------
-
-
-def write_page(folder: Path, *bodies: str) -> Path:
-    """Write a static page as the book's builder makes one: figures, their scripts, mount.js."""
-    for name, text in static_scripts().items():
-        (folder / name).write_text(text, encoding="utf-8")
-    mount = (ROOT / "book" / "_static" / "mount.js").read_text(encoding="utf-8")
-    (folder / "mount.js").write_text(mount, encoding="utf-8")
-    scripts = "".join(f'<script src="{name}"></script>' for name in static_scripts())
-    page = folder / "page.html"
-    page.write_text(
-        '<!doctype html><html lang="en" data-theme="light"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width"><link rel="icon" href="data:,">'
-        "<style>:root { --pst-color-background: #fff; --pst-color-text-base: #222832; }"
-        'html[data-theme="dark"] { --pst-color-background: #14181e; '
-        "--pst-color-text-base: #ced6dd; } "
-        "body { background: var(--pst-color-background); font-family: sans-serif }</style>"
-        f'{scripts}<script defer src="mount.js"></script></head>'
-        f"<body>{''.join(bodies)}</body></html>",
-        encoding="utf-8",
-    )
-    return page
-
-
-@pytest.fixture
-def troubles():
-    """Whatever a page complains about; empty at the end of every test that opens one."""
-    found: list[str] = []
-    yield found
-    assert found == []
-
-
-@pytest.fixture
-def visit(browser, troubles, tmp_path):
-    """Open a page with the given figures in a fresh context."""
-    contexts = []
-
-    def open_page(*bodies: str, url: str | None = None, **options: object) -> Page:
-        context = browser.new_context(**({"viewport": {"width": 800, "height": 900}} | options))
-        contexts.append(context)
-        page = context.new_page()
-        page.on("console", lambda m: m.type == "error" and troubles.append(m.text))
-        page.on("pageerror", lambda e: troubles.append(str(e)))
-        page.on("requestfailed", lambda r: troubles.append(r.url))
-        page.goto(url or write_page(tmp_path, *bodies).as_uri())
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
 
 
 def coin_html(**values: float) -> str:
@@ -103,19 +61,6 @@ def curve(page: Page, name: str, nth: int = 0) -> str:
     return page.locator(f".nfbook-coin > svg path.nfbook-{name}").nth(nth).get_attribute("d")
 
 
-def centre(locator) -> tuple[float, float]:
-    box = locator.bounding_box()
-    return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-
-
-def drag(page: Page, start: tuple[float, float], dx: float, dy: float = 0.0) -> None:
-    page.mouse.move(*start)
-    page.mouse.down()
-    page.mouse.move(start[0] + dx / 2, start[1] + dy / 2)
-    page.mouse.move(start[0] + dx, start[1] + dy)
-    page.mouse.up()
-
-
 # ---- the arithmetic ---------------------------------------------------------------------------
 
 CASES = [
@@ -130,15 +75,7 @@ THETAS = [0.001, 0.05, 0.3, 0.5, 0.77, 0.999]
 @pytest.fixture
 def module(visit):
     """Run a JavaScript function with the coin's module as its first argument."""
-    page = visit("")
-    return lambda function, argument=None: page.evaluate(
-        """async ([text, f, x]) => {
-            const blob = new Blob([text], { type: "text/javascript" });
-            const module = await import(URL.createObjectURL(blob));
-            return (0, eval)(`(${f})`)(module, x);
-        }""",
-        [esm("coin"), function, argument],
-    )
+    return partial(run, visit(""), "coin")
 
 
 def test_numbers_equal_those_of_the_package(module):
@@ -370,14 +307,7 @@ def test_touch(visit):
     page = visit(coin_html(), has_touch=True, viewport={"width": 360, "height": 740})
     ring = page.locator(".nfbook-handle-prior")
     x, y = centre(ring)
-    session = page.context.new_cdp_session(page)
-    for kind, points in (
-        ("touchStart", [{"x": x, "y": y}]),
-        ("touchMove", [{"x": x + 20, "y": y}]),
-        ("touchMove", [{"x": x + 80, "y": y - 40}]),
-        ("touchEnd", []),
-    ):
-        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    swipe(page, (x, y), (x + 20, y), (x + 80, y - 40))
     # A browser that scrolled instead would have cancelled the drag after its first step.
     dragged = values_of(page)
     assert dragged["prior_a"] / (dragged["prior_a"] + dragged["prior_b"]) > 0.7
@@ -390,44 +320,11 @@ def test_touch(visit):
 def test_redrawn_within_50_ms(visit):
     page = visit(coin_html())
     expect(page.get_by_role("slider")).to_have_count(4)
-    times = page.evaluate(
-        """async () => {
-            const slider = document.querySelector('input[aria-label="heads"]');
-            const path = document.querySelector(".nfbook-coin > svg path.nfbook-posterior");
-            const times = [];
-            for (let k = 0; k < 51; k++) {
-                const before = path.getAttribute("d");
-                const start = performance.now();
-                slider.value = k;
-                slider.dispatchEvent(new Event("input"));
-                // A task after the next frame's callbacks runs when the frame has been drawn.
-                await new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
-                if (path.getAttribute("d") !== before) times.push(performance.now() - start);
-            }
-            return times.sort((a, b) => a - b);
-        }"""
-    )
-    assert len(times) >= 50
-    median = times[len(times) // 2]
-    print(f"from a slider's event to the drawn frame: {median:.1f} ms, at most {times[-1]:.1f} ms")
+    median = median_redraw(page, "heads", range(51), ".nfbook-coin > svg path.nfbook-posterior")
     assert median < 50
 
 
 # ---- the page around it ------------------------------------------------------------------------
-
-
-def rgb(text: str) -> tuple[float, ...]:
-    return tuple(float(number) for number in re.findall(r"[\d.]+", text)[:3])
-
-
-def contrast(one: tuple[float, ...], other: tuple[float, ...]) -> float:
-    def luminance(colour: tuple[float, ...]) -> float:
-        parts = [c / 255 for c in colour]
-        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
-        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-    high, low = sorted((luminance(one), luminance(other)), reverse=True)
-    return (high + 0.05) / (low + 0.05)
 
 
 def colours(page: Page) -> dict[str, tuple[float, ...]]:
@@ -504,8 +401,8 @@ class Quiet(SimpleHTTPRequestHandler):
 
 
 def test_one_global_name(visit, tmp_path):
-    page = visit(coin_html())
-    expect(page.get_by_role("slider")).to_have_count(4)
+    page = visit(coin_html(), BoundExplorable()._repr_html_())
+    expect(page.get_by_role("slider")).to_have_count(6)
     (tmp_path / "bare.html").write_text("<!doctype html><title>bare</title>", encoding="utf-8")
     bare = page.context.new_page()
     bare.goto((tmp_path / "bare.html").as_uri())
@@ -519,16 +416,18 @@ def test_without_scripts_a_sentence(visit):
     assert page.get_by_text("prior_a").count() == 0, "the values are not for reading"
 
 
+@EVERY_FIGURE
 @pytest.mark.parametrize("width", [320, 360, 1280])
-def test_fits_the_screen(visit, width):
-    page = visit(coin_html(), viewport={"width": width, "height": 740})
-    expect(page.get_by_role("slider")).to_have_count(4)
+def test_fits_the_screen(visit, figure, width):
+    page = visit(figure()._repr_html_(), viewport={"width": width, "height": 740})
+    page.wait_for_selector(".nfbook-axes text")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    for text in page.locator(".nfbook-axes text").all():
+    for text in page.locator(".nfbook-figure svg text:not(:empty)").all():
         assert text.evaluate("(node) => parseFloat(getComputedStyle(node).fontSize)") >= 12
         box = text.bounding_box()
-        assert box["x"] >= 0
-        assert box["x"] + box["width"] <= width
+        if text.is_visible():
+            assert box["x"] >= 0
+            assert box["x"] + box["width"] <= width
 
 
 def test_follows_a_new_width(visit):
@@ -547,27 +446,29 @@ def test_nothing_moves_by_itself():
     assert not re.search(r"transition|animation|@keyframes", css())
 
 
-def test_render_can_be_undone(visit):
-    page = visit(coin_html())
-    page.wait_for_selector(".nfbook-coin")
-    left = page.evaluate(
-        """async (text) => {
-            const blob = new Blob([text], { type: "text/javascript" });
-            const module = await import(URL.createObjectURL(blob));
-            const values = {prior_a: 2, prior_b: 2, heads: 7, tails: 3};
-            const listeners = new Set();
+@EVERY_FIGURE
+def test_render_can_be_undone(visit, figure):
+    left = run(
+        visit(""),
+        figure.module,
+        """(module, values) => {
+            const listeners = [];
             const model = {
                 get: (name) => values[name], set() {}, save_changes() {},
-                on: (event, f) => listeners.add(event), off: (event, f) => listeners.delete(event),
+                on: (event, f) => listeners.push([event, f]),
+                off(event, f) {
+                    const at = listeners.findIndex(([e, g]) => e === event && g === f);
+                    if (at >= 0) listeners.splice(at, 1);
+                },
             };
             const undo = module.default.render({ model, el: document.createElement("div") });
-            const during = listeners.size;
+            const during = listeners.length;
             undo();
-            return [during, listeners.size];
+            return [during, listeners.length];
         }""",
-        esm("coin"),
+        figure().values(),
     )
-    assert left == [4, 0]
+    assert left == [len(figure().values()), 0]
 
 
 def test_the_model_of_a_page(visit, tmp_path):
@@ -644,7 +545,9 @@ def test_scripts_only_where_a_figure_is(site):
         text = path.read_text(encoding="utf-8")
         has_figure = 'class="nfbook-explorable"' in text
         assert ("mount.js" in text) == has_figure, path.name
-        assert ("explorables/coin.js" in text) == has_figure, path.name
+        for script in static_scripts():
+            has_this = f'data-module="{Path(script).stem}"' in text
+            assert (f"explorables/{script}" in text) == has_this, (path.name, script)
 
 
 # ---- Python's side -----------------------------------------------------------------------------
@@ -726,17 +629,21 @@ def test_a_notebook_stores_the_same():
     assert data == bundle
 
 
-def test_the_module_imports_nothing():
-    assert "import" not in re.sub(r"//.*|/\*.*?\*/", "", esm("coin"))
-    assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", esm("coin") + css())
+@EVERY_FIGURE
+def test_the_module_imports_nothing(figure):
+    text = esm(figure.module)
+    assert "import" not in re.sub(r"//.*|/\*.*?\*/", "", text)
+    assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", text + css())
 
 
-def test_scripts_carry_the_module():
+@EVERY_FIGURE
+def test_scripts_carry_the_module(figure):
     scripts = static_scripts()
-    assert list(scripts) == ["coin.js"]
-    head, _, content = scripts["coin.js"].partition('window.nfbookModules["coin"] = ')
+    assert list(scripts) == ["bound.js", "coin.js"]
+    name = figure.module
+    head, _, content = scripts[f"{name}.js"].partition(f'window.nfbookModules["{name}"] = ')
     assert head == "window.nfbookModules = window.nfbookModules || {};\n"
-    assert json.loads(content.rstrip(";\n")) == {"esm": esm("coin"), "css": css()}
+    assert json.loads(content.rstrip(";\n")) == {"esm": esm(name), "css": css()}
 
 
 @pytest.mark.parametrize("name", ["nfbook", "nfbook.explorables"])

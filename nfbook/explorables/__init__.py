@@ -8,20 +8,22 @@ read and set, and on a static page, where ``mount.js`` hands it the values store
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from nfbook.explorables._source import static_scripts
 
 if TYPE_CHECKING:
+    from nfbook.explorables.bound import BoundExplorable
     from nfbook.explorables.coin import CoinExplorable
 
-__all__ = ["CoinExplorable", "static_scripts"]
+__all__ = ["BoundExplorable", "CoinExplorable", "static_scripts"]
+
+HOMES = {"BoundExplorable": "bound", "CoinExplorable": "coin"}
 
 
-def __getattr__(name: str) -> type[CoinExplorable]:
+def __getattr__(name: str) -> Any:
     # The book's builder needs the scripts only, and no widget library.
-    if name == "CoinExplorable":
-        from nfbook.explorables.coin import CoinExplorable
-
-        return CoinExplorable
+    if name in HOMES:
+        return getattr(import_module(f"{__name__}.{HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -34,7 +34,7 @@ def static_scripts() -> dict[str, str]:
 
     Example:
         >>> list(static_scripts())
-        ['coin.js']
+        ['bound.js', 'coin.js']
     """
     modules = sorted(path.stem for path in HERE.glob("*.mjs") if path.stem != "kit")
     return {f"{module}.js": _script(module) for module in modules}

@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 import anywidget
 import traitlets
 
-from nfbook._checks import check_count
+from nfbook._checks import check_count, check_type
 from nfbook.explorables import _source
 
-__all__ = ["Count", "Explorable", "Real"]
+__all__ = ["Choice", "Count", "Explorable", "Real"]
 
 Bundle = tuple[dict[str, Any], dict[str, Any]] | None
 
@@ -67,6 +67,33 @@ class Count(traitlets.TraitType[int, int]):
         assert isinstance(value, int)
         if value > self.high:
             raise ValueError(f"{name} must be at most {self.high}, got {value}")
+        return value
+
+
+class Choice(traitlets.TraitType[str, str]):
+    """One of the given words.
+
+    Example:
+        >>> class Figure(traitlets.HasTraits):
+        ...     theme = Choice("light", "dark")
+        >>> Figure(theme="blue")
+        Traceback (most recent call last):
+        ...
+        ValueError: theme must be one of 'light', 'dark', got 'blue'
+    """
+
+    def __init__(self, *words: str) -> None:
+        super().__init__(default_value=words[0])
+        self.words = words
+
+    def validate(self, obj: object, value: object) -> str:
+        """Return the word, or raise an error that names the argument."""
+        name = str(self.name)
+        check_type(name, value, str, "a str")
+        assert isinstance(value, str)
+        if value not in self.words:
+            words = ", ".join(map(repr, self.words))
+            raise ValueError(f"{name} must be one of {words}, got {value!r}")
         return value
 
 

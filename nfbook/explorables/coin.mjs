@@ -1,6 +1,9 @@
 // A coin's prior, its tosses and what both together say: Beta prior, Bernoulli data.
 
-import { clamp, draggable, format, html, onWidth, set, slider, svg, ticks } from "./kit.mjs";
+import {
+  area, assign, axes, clamp, clipped, curve, draggable, format, group, html, key, numberTable,
+  redraw, ring, set, setting, slider, svg, ticks,
+} from "./kit.mjs";
 
 // ---- the arithmetic -----------------------------------------------------------------------
 
@@ -63,8 +66,7 @@ const NAMES = ["prior_a", "prior_b", "heads", "tails"];
 
 const toTenth = (x) => clamp(Math.round(10 * x) / 10, PRIOR.min, PRIOR.max);
 const toCount = (x) => clamp(Math.round(x), TOSSES.min, TOSSES.max);
-// A weight set by hand has one decimal; one set from Python is not passed off as such.
-const weight = (x) => format(x, Math.abs(10 * x - Math.round(10 * x)) < 1e-9 ? 1 : 3);
+const weight = (x) => setting(x, 1);
 const plural = (n, one, many) => `${n} ${n === 1 ? one : many}`;
 
 // The top of a curve as far as the vertical axis follows it: a density that grows without limit
@@ -79,56 +81,36 @@ function visiblePeak(a, b) {
 }
 
 function render({ model, el }) {
-  const assign = (values) => {
-    for (const [name, value] of Object.entries(values)) model.set(name, value);
-    model.save_changes();
-  };
-
   // Every node is made once and only moved afterwards.
   const grid = svg("g", { class: "nfbook-axes" });
   const paths = Object.fromEntries(
     CURVES.map((name) => [name, svg("path", { class: `nfbook-${name}` })]));
-  const area = svg("path", { class: "nfbook-area" });
+  const filled = svg("path", { class: "nfbook-area" });
   const meanLine = svg("line", { class: "nfbook-guide nfbook-dashed" });
   const meanMark = svg("path", { class: "nfbook-mark", d: "M0,-6 L6,0 L0,6 L-6,0 Z" });
   const mapLine = svg("line", { class: "nfbook-guide" });
   const noLimit = [0, 1].map(() => svg("text", { class: "nfbook-infinity" }, "∞"));
   const mapMark = svg("circle", { class: "nfbook-mark", r: 5 });
   const mleMark = svg("path", { class: "nfbook-mle", d: "M0,-11 L6.5,0 L-6.5,0 Z" });
-  const ring = (name) => svg("g", { class: `nfbook-handle nfbook-handle-${name}` },
-    svg("circle", { r: 20, class: "nfbook-reach" }), svg("circle", { r: 8 }));
   const handles = { prior: ring("prior"), likelihood: ring("likelihood") };
-  const clip = svg("rect");
-  // Two figures on one page must not share the name of their clip path.
-  const clipName = `nfbook-clip-${Math.random().toString(36).slice(2)}`;
-  const picture = svg("svg", { role: "img", height: HEIGHT },
-    svg("clipPath", { id: clipName }, clip),
-    grid,
-    svg("g", { "clip-path": `url(#${clipName})` }, area,
-      // Without tosses the posterior is the prior: the dashed line lies on top and both are seen.
-      paths.posterior, paths.prior, paths.likelihood),
+  // Without tosses the posterior is the prior: the dashed line lies on top and both are seen.
+  const curves = clipped(filled, paths.posterior, paths.prior, paths.likelihood);
+  const picture = svg("svg", { role: "img", height: HEIGHT }, grid, curves.node,
     mapLine, meanLine, mleMark, mapMark, meanMark, ...noLimit, ...Object.values(handles));
 
   const weights = (letter) => slider({ ...PRIOR, label: letter, name: `prior ${letter}`,
-    input: (x) => assign({ [`prior_${letter}`]: toTenth(x) }),
+    input: (x) => assign(model, { [`prior_${letter}`]: toTenth(x) }),
     show: (x) => ({ short: weight(x), long: `${letter} is ${weight(x)}` }) });
   const tosses = (side) => slider({ ...TOSSES, label: side, name: side,
-    input: (x) => assign({ [side]: x }),
+    input: (x) => assign(model, { [side]: x }),
     show: (x) => ({ short: `${x}`, long: plural(x, side.slice(0, -1), side) }) });
   const sliders = { prior_a: weights("a"), prior_b: weights("b"), heads: tosses("heads"),
     tails: tosses("tails") };
-  const group = (title, kind, ...names) => html("fieldset", { class: `nfbook-${kind}-controls` },
-    html("legend", {}, title), ...names.map((name) => sliders[name].node));
-
-  const numbers = {};
-  const number = (name, sign, kind, title) => {
-    numbers[name] = html("div", { class: "nfbook-number", "data-number": name });
-    const mark = html("span", { class: kind, "aria-hidden": "true" }, sign);
-    return html("div", {}, html("div", { class: "nfbook-title" }, mark, title), numbers[name]);
-  };
-  const key = (name, title) => html("span", {},
-    svg("svg", { class: "nfbook-key", width: 28, height: 10, "aria-hidden": "true" },
-      svg("path", { class: `nfbook-${name}`, d: "M1,5 H27" })), title);
+  const numbers = numberTable(
+    ["map", "MAP", "●", "nfbook-posterior-text"],
+    ["mean", "posterior mean", "◆", "nfbook-posterior-text"],
+    ["mle", "MLE", "▲", "nfbook-likelihood-text"],
+    ["evidence", "log evidence"]);
 
   const root = html("div", { class: "nfbook-figure nfbook-coin" },
     html("p", { class: "nfbook-legend" }, key("prior", "prior"),
@@ -137,19 +119,14 @@ function render({ model, el }) {
     html("p", { class: "nfbook-hint" }, "Drag a ring: sideways it moves its curve, upwards it " +
       "makes it narrower. Or use the sliders."),
     html("div", { class: "nfbook-controls" },
-      group("Prior Beta(a, b)", "prior", "prior_a", "prior_b"),
-      group("Tosses", "likelihood", "heads", "tails")),
-    html("div", { class: "nfbook-numbers" },
-      number("map", "●", "nfbook-posterior-text", "MAP"),
-      number("mean", "◆", "nfbook-posterior-text", "posterior mean"),
-      number("mle", "▲", "nfbook-likelihood-text", "MLE"),
-      number("evidence", "", "", "log evidence")));
+      group("Prior Beta(a, b)", "prior", sliders.prior_a.node, sliders.prior_b.node),
+      group("Tosses", "likelihood", sliders.heads.node, sliders.tails.node)),
+    numbers.node);
   el.append(root);
 
-  let width = 0;
-  const across = () => width - MARGIN.left - MARGIN.right; // pixels from θ = 0 to θ = 1
+  let across = 1; // pixels from θ = 0 to θ = 1
 
-  function draw() {
+  function draw(width) {
     const [a, b, heads, tails] = NAMES.map((name) => model.get(name));
     const result = coin(a, b, heads, tails);
     const shapes = {
@@ -162,10 +139,10 @@ function render({ model, el }) {
     let mapText = "every θ";
     if (result.unbounded) mapText = `none: ∞ at ${result.modes.join(" and ")}`;
     else if (result.modes.length === 1) mapText = format(result.modes[0], 3);
-    numbers.map.textContent = mapText;
-    numbers.mean.textContent = format(result.mean, 3);
-    numbers.mle.textContent = result.mle === null ? "–" : format(result.mle, 3);
-    numbers.evidence.textContent = format(result.logEvidence, 3);
+    numbers.show("map", mapText);
+    numbers.show("mean", format(result.mean, 3));
+    numbers.show("mle", result.mle === null ? "–" : format(result.mle, 3));
+    numbers.show("evidence", format(result.logEvidence, 3));
     picture.setAttribute("aria-label", `Prior Beta(${weight(a)}, ${weight(b)}), ` +
       `${plural(heads, "head", "heads")} and ${plural(tails, "tail", "tails")}. MAP ${mapText}, ` +
       `posterior mean ${format(result.mean, 3)}, ` +
@@ -175,7 +152,8 @@ function render({ model, el }) {
 
     const high = 1.12 * Math.max(...Object.values(shapes).map((shape) => visiblePeak(...shape)));
     const bottom = HEIGHT - MARGIN.bottom;
-    const x = (theta) => MARGIN.left + across() * theta;
+    across = width - MARGIN.left - MARGIN.right;
+    const x = (theta) => MARGIN.left + across * theta;
     // Twice the height is well above the clip, and finite.
     const y = (value) => bottom - (bottom - MARGIN.top) * Math.min(value / high, 2);
     const seen = (value) => Math.max(y(value), MARGIN.top);  // marks stay inside the frame
@@ -184,19 +162,17 @@ function render({ model, el }) {
     const stem = (node, theta, value) => set(node,
       { x1: x(theta), x2: x(theta), y1: bottom, y2: seen(value) });
 
-    const top = MARGIN.top - 4;
+    const frame = { left: x(0), right: x(1), top: MARGIN.top - 4, bottom };
     set(picture, { width, viewBox: `0 0 ${width} ${HEIGHT}` });
-    set(clip, { x: x(0), y: top, width: across(), height: bottom - top });
-    grid.replaceChildren(...axes(x, y, high));
-
-    const steps = Math.ceil(across() / 2);
+    curves.cut(frame);
+    grid.replaceChildren(...axes(frame,
+      { title: "θ, the probability of heads",
+        ticks: [0, 0.25, 0.5, 0.75, 1].map((theta) => [x(theta), `${theta}`]) },
+      { title: "density", ticks: ticks(0, high).map(([value, text]) => [y(value), text]) }));
     for (const name of CURVES) {
-      const points = Array.from({ length: steps + 1 }, (_, k) =>
-        `${x(k / steps).toFixed(1)},${y(density(k / steps, ...shapes[name])).toFixed(1)}`);
-      set(paths[name], { d: `M${points.join("L")}` });
+      set(paths[name], { d: curve((theta) => density(theta, ...shapes[name]), 0, 1, x, y) });
     }
-    const outline = paths.posterior.getAttribute("d");
-    set(area, { d: `${outline}L${x(1)},${bottom}L${x(0)},${bottom}Z` });
+    set(filled, { d: area(paths.posterior.getAttribute("d"), frame) });
 
     const posterior = (theta) => density(theta, ...shapes.posterior);
     place(meanMark, result.mean, posterior(result.mean));
@@ -220,34 +196,13 @@ function render({ model, el }) {
     place(handles.likelihood, centre, density(centre, ...shapes.likelihood));
   }
 
-  function axes(x, y, high) {
-    const line = (x1, y1, x2, y2) => svg("line", { x1, y1, x2, y2 });
-    const text = (words, attributes) => svg("text", attributes, words);
-    const middle = MARGIN.top + (HEIGHT - MARGIN.top - MARGIN.bottom) / 2;
-    return [
-      line(x(0), y(0), x(1), y(0)),
-      ...[0, 0.25, 0.5, 0.75, 1].flatMap((theta) => [
-        line(x(theta), y(0), x(theta), y(0) + 4),
-        text(`${theta}`, { x: x(theta), y: y(0) + 17, "text-anchor": "middle" }),
-      ]),
-      ...ticks(high).flatMap((value) => [
-        line(x(0) - 4, y(Number(value)), x(0), y(Number(value))),
-        text(value, { x: x(0) - 7, y: y(Number(value)) + 4, "text-anchor": "end" }),
-      ]),
-      line(x(0), y(0), x(0), MARGIN.top - 4),
-      text("θ, the probability of heads", { x: x(0.5), y: HEIGHT - 6, "text-anchor": "middle" }),
-      text("density",
-        { transform: `translate(12,${middle}) rotate(-90)`, "text-anchor": "middle" }),
-    ];
-  }
-
   // A ring moves its curve's centre sideways; upwards it adds to the evidence behind the curve.
   draggable(handles.prior, {
     start: () => ({ a: model.get("prior_a"), b: model.get("prior_b") }),
     move(dx, dy, { a, b }) {
-      const mean = clamp(a / (a + b) + dx / across(), 0.01, 0.99);
+      const mean = clamp(a / (a + b) + dx / across, 0.01, 0.99);
       const strength = (a + b) * Math.exp(-dy / 80);
-      assign({ prior_a: toTenth(mean * strength), prior_b: toTenth((1 - mean) * strength) });
+      assign(model, { prior_a: toTenth(mean * strength), prior_b: toTenth((1 - mean) * strength) });
     },
   });
   draggable(handles.likelihood, {
@@ -255,21 +210,12 @@ function render({ model, el }) {
     move(dx, dy, { heads, tails }) {
       const n = Math.max(0, heads + tails - dy / 5);
       const share = heads + tails === 0 ? 0.5 : heads / (heads + tails);
-      const centre = clamp(share + dx / across(), 0, 1);
-      assign({ heads: toCount(n * centre), tails: toCount(n * (1 - centre)) });
+      const centre = clamp(share + dx / across, 0, 1);
+      assign(model, { heads: toCount(n * centre), tails: toCount(n * (1 - centre)) });
     },
   });
 
-  for (const name of NAMES) model.on(`change:${name}`, draw);
-  const stopWatching = onWidth(root, (now) => {
-    width = now;
-    draw();
-  });
-  draw();
-  return () => {
-    stopWatching();
-    for (const name of NAMES) model.off(`change:${name}`, draw);
-  };
+  return redraw(model, NAMES, root, draw);
 }
 
 export default { render };

@@ -1,6 +1,6 @@
-// What the interactive figures share: elements, sliders, handles. A figure's module names what it
-// needs in one import statement; the package puts this text in its place, so that a page or a
-// notebook receives a single module.
+// What the interactive figures share: elements, controls, axes, handles. A figure's module names
+// what it needs in one import statement; the package puts this text in its place, so that a page
+// or a notebook receives a single module.
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -31,6 +31,45 @@ export function format(value, digits) {
   return (Number(text) === 0 ? text.replace("-", "") : text).replace("-", "\u2212");
 }
 
+// A setting as it is shown: one chosen by hand has so many decimals; one that came from Python, or
+// from a computation, is not passed off as such.
+export function setting(value, digits) {
+  const scaled = value * 10 ** digits;
+  return format(value, Math.abs(scaled - Math.round(scaled)) < 1e-9 ? digits : 3);
+}
+
+// A name for use inside one figure: two figures on a page must not share a clip path, for example.
+export function unique(word) {
+  return `nfbook-${word}-${Math.random().toString(36).slice(2)}`;
+}
+
+// An entry of a legend: how a curve is drawn, and its title.
+export function key(name, title) {
+  return html("span", {},
+    svg("svg", { class: "nfbook-key", width: 28, height: 10, "aria-hidden": "true" },
+      svg("path", { class: `nfbook-${name}`, d: "M1,5 H27" })), title);
+}
+
+// Controls under a common title, in the colour of what they move.
+export function group(title, kind, ...nodes) {
+  return html("fieldset", { class: `nfbook-${kind}-controls` },
+    html("legend", {}, title), ...nodes);
+}
+
+// Numbers with their titles, as { node, show }. Each entry is [name, title, sign, sign's class].
+export function numberTable(...entries) {
+  const cells = {};
+  const nodes = entries.map(([name, title, sign = "", kind = ""]) => {
+    cells[name] = html("div", { class: "nfbook-number", "data-number": name });
+    const mark = html("span", { class: kind, "aria-hidden": "true" }, sign);
+    return html("div", {}, html("div", { class: "nfbook-title" }, mark, title), cells[name]);
+  });
+  return {
+    node: html("div", { class: "nfbook-numbers" }, ...nodes),
+    show: (name, text) => { cells[name].textContent = text; },
+  };
+}
+
 // A labelled slider. The browser's own range input brings the keyboard, touch and the role.
 // `show` turns a value into { short, long }: what stands beside the slider and what is read out.
 export function slider({ label, name, min, max, step, show, input }) {
@@ -47,6 +86,29 @@ export function slider({ label, name, min, max, step, show, input }) {
       value.textContent = short;
     },
   };
+}
+
+// A choice between words: the browser's own radio buttons, as { node, update }.
+export function radios({ words, input }) {
+  const name = unique("choice"); // buttons of the same name exclude each other
+  const buttons = words.map((value) => html("input", { type: "radio", name, value }));
+  for (const button of buttons) {
+    button.dataset.lmSuppressShortcuts = "true";
+    button.addEventListener("change", () => input(button.value));
+  }
+  return {
+    node: html("div", { class: "nfbook-radios" },
+      ...buttons.map((button, k) => html("label", {}, button, words[k]))),
+    update(current) {
+      for (const button of buttons) button.checked = button.value === current;
+    },
+  };
+}
+
+// The ring by which a curve is dragged.
+export function ring(name) {
+  return svg("g", { class: `nfbook-handle nfbook-handle-${name}` },
+    svg("circle", { r: 20, class: "nfbook-reach" }), svg("circle", { r: 8 }));
 }
 
 // A handle that a pointer moves. `start` returns whatever `move` needs to know about the moment
@@ -72,21 +134,88 @@ export function draggable(node, { start, move }) {
   }
 }
 
-// Calls `draw` with the width of the node now and whenever it changes; returns how to stop.
-export function onWidth(node, draw) {
+// Draws the figure now, and again whenever one of the model's values or the width of `root`
+// changes; returns how to stop. `draw` receives the width, which is 0 before there is one.
+export function redraw(model, names, root, draw) {
+  let width = 0;
+  const again = () => draw(width);
+  for (const name of names) model.on(`change:${name}`, again);
   const observer = new ResizeObserver(([entry]) => {
-    if (entry.contentRect.width > 0) draw(entry.contentRect.width);
+    if (entry.contentRect.width === 0) return;
+    width = entry.contentRect.width;
+    again();
   });
-  observer.observe(node);
-  return () => observer.disconnect();
+  observer.observe(root);
+  again();
+  return () => {
+    observer.disconnect();
+    for (const name of names) model.off(`change:${name}`, again);
+  };
 }
 
-// Three to six round numbers from 0 to `high`.
-export function ticks(high) {
-  const rough = high / 4;
+// Sets several values, then tells Python.
+export function assign(model, values) {
+  for (const [name, value] of Object.entries(values)) model.set(name, value);
+  model.save_changes();
+}
+
+// Three to six round numbers from `low` to `high`, as [value, text].
+export function ticks(low, high) {
+  const rough = (high - low) / 4;
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = power * [1, 2, 5, 10].find((factor) => factor * power >= rough);
   const digits = Math.max(0, -Math.floor(Math.log10(step)));
-  const count = Math.floor(high / step + 1e-9);
-  return Array.from({ length: count + 1 }, (_, k) => (k * step).toFixed(digits));
+  const first = Math.ceil(low / step - 1e-9);
+  const count = Math.floor(high / step + 1e-9) - first;
+  return Array.from({ length: count + 1 }, (_, k) => (first + k) * step)
+    .map((value) => [value, format(value, digits)]);
+}
+
+// The axes around a frame of pixels. Each axis has a title and ticks, [place in pixels, text].
+export function axes({ left, right, top, bottom }, across, up) {
+  const line = (x1, y1, x2, y2) => svg("line", { x1, y1, x2, y2 });
+  const text = (words, attributes) => svg("text", attributes, words);
+  return [
+    line(left, bottom, right, bottom),
+    ...across.ticks.flatMap(([x, words]) => [
+      line(x, bottom, x, bottom + 4),
+      text(words, { x, y: bottom + 17, "text-anchor": "middle" }),
+    ]),
+    ...up.ticks.flatMap(([y, words]) => [
+      line(left - 4, y, left, y),
+      text(words, { x: left - 7, y: y + 4, "text-anchor": "end" }),
+    ]),
+    line(left, bottom, left, top),
+    text(across.title,
+      { x: (left + right) / 2, y: bottom + 34, "text-anchor": "middle" }),
+    text(up.title, { transform: `translate(12,${(top + bottom) / 2}) rotate(-90)`,
+      "text-anchor": "middle" }),
+  ];
+}
+
+// The line of a function, computed at every pixel; `x` and `y` turn values into pixels.
+export function curve(f, low, high, x, y) {
+  const steps = Math.ceil(x(high) - x(low));
+  const points = Array.from({ length: steps + 1 }, (_, k) => {
+    const value = low + (high - low) * (k / steps);
+    return `${x(value).toFixed(1)},${y(f(value)).toFixed(1)}`;
+  });
+  return `M${points.join("L")}`;
+}
+
+// The area between such a line and the frame's bottom.
+export function area(line, { left, right, bottom }) {
+  return `${line}L${right},${bottom}L${left},${bottom}Z`;
+}
+
+// Drawings of which only the part inside a frame is seen, as { node, cut }.
+export function clipped(...nodes) {
+  const id = unique("clip");
+  const rect = svg("rect");
+  return {
+    node: svg("g", {}, svg("clipPath", { id }, rect),
+      svg("g", { "clip-path": `url(#${id})` }, ...nodes)),
+    cut: ({ left, right, top, bottom }) =>
+      set(rect, { x: left, y: top, width: right - left, height: bottom - top }),
+  };
 }
