@@ -4,12 +4,14 @@
 #   make CHROMIUM=/path/to/chrome test      another browser
 #   make ARGS="-k bayes -x" test            more arguments for pytest
 #   make PAGES=book/bayes.ipynb notebooks   one page only
+#   make BENCHMARKS=mixture bench           one benchmark only
 #   make PORT=8001 serve                    another port
 
 PYTHON ?= python3
 PORT ?= 8000
 ARGS ?=
 PAGES ?=
+BENCHMARKS ?=
 
 BIN := .venv/bin
 # An interpreter asked for by name may replace an environment of another version.
@@ -21,7 +23,7 @@ PARALLEL ?= -n logical --maxprocesses 4 --dist loadscope
 NBVAL := --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg
 
 .DEFAULT_GOAL := help
-.PHONY: help environment book test notebooks lab lint serve links pins clean
+.PHONY: help environment book test notebooks bench lab lint serve links pins clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -38,10 +40,15 @@ book: environment ## build the HTML book and say where to open it
 
 test: book ## test the package, its examples, every notebook and the built site
 	@$(BIN)/python tools/chromium.py
-	$(BIN)/python -m pytest $(PARALLEL) $(NBVAL) nfbook tests book $(ARGS)
+	@# One thread for each process: threads that share a core wait for each other.
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} \
+	  $(BIN)/python -m pytest $(PARALLEL) $(NBVAL) nfbook tests book $(ARGS)
 
 notebooks: environment ## run the notebooks and store their outputs
 	$(BIN)/python tools/run_notebooks.py $(PAGES)
+
+bench: environment ## measure speed and memory, and store the results that the book shows
+	$(BIN)/python benchmarks/run.py $(BENCHMARKS)
 
 lab: environment ## work on the notebooks in JupyterLab
 	$(BIN)/python -m jupyterlab --LabApp.default_url=/lab/tree/book

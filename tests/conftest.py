@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -24,6 +25,9 @@ import serve  # noqa: E402
 from pictures import compare_outputs  # noqa: E402
 
 nbval.plugin.IPyNbCell.compare_outputs = compare_outputs
+
+# The notebooks' kernels inherit this: a progress bar would stay in the output that is compared.
+os.environ["TQDM_DISABLE"] = "1"
 
 # Plots of doctests and tests need no screen. Set here and not in the environment, since the
 # notebooks' kernels inherit that, and choose their own backend.

@@ -45,6 +45,8 @@ def run(path: Path) -> float:
         if sys.stdout.isatty():
             print(f"\r{path.name}: cell {done} of {len(cells)}", end="", flush=True)
 
+    # A bar would stay in the stored output, with the time it took.
+    os.environ["TQDM_DISABLE"] = "1"
     client = NotebookClient(
         notebook,
         timeout=600,

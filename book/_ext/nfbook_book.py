@@ -1,9 +1,11 @@
-"""The book's Sphinx extension: two generated pages and what the static page needs besides.
+"""The book's Sphinx extension: three generated pages and what the static page needs besides.
 
 ``{equation-ledger}``, ``{equation-count}``
     Lists every numbered equation with its check, and counts both.
 ``{run-times}``
     Lists how long each page's notebook runs, and how large it is.
+``{benchmarks}``
+    Shows stored results of benchmarks; its content names them, one a line.
 
 On every page it also drops a script that would otherwise stand there twice, and on pages with an
 interactive figure it adds the scripts of that figure. Of the theme's two thousand icons it keeps
@@ -102,6 +104,23 @@ class RunTimes(Generated):
         return "\n".join(rows) + f"\n\nMeasured {where}."
 
 
+class Benchmarks(Generated):
+    """The tables and plots of the benchmarks named in the directive's content."""
+
+    has_content = True
+
+    def markdown(self) -> str:
+        """One section a benchmark, as its command wrote it."""
+        parts = []
+        for name in self.content:
+            path = ROOT / "benchmarks" / "results" / f"{name}.md"
+            self.env.note_dependency(str(path))
+            text = path.read_text(encoding="utf-8")
+            # The plot lies beside the table, not beside the page.
+            parts.append(text.replace(f"({name}.png)", f"(/benchmarks/results/{name}.png)"))
+        return "\n\n".join(parts)
+
+
 def drop_repeated_scripts(
     app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any
 ) -> None:
@@ -180,6 +199,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("equation-ledger", EquationLedger)
     app.add_directive("equation-count", EquationCount)
     app.add_directive("run-times", RunTimes)
+    app.add_directive("benchmarks", Benchmarks)
     app.connect("config-inited", name_repository, priority=100)
     app.connect("html-page-context", add_explorables)
     app.connect("html-page-context", drop_repeated_scripts, priority=999)

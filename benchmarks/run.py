@@ -1,0 +1,112 @@
+"""Run the benchmarks and store what they measured.
+
+    python benchmarks/run.py [mixture k_means ...]
+
+Without names all of them run. Each one writes ``nfbook/data/results/NAME.json`` with settings,
+versions and machine, and, made from that file, a table and perhaps a plot in
+``benchmarks/results/``. ``--render`` makes tables and plots anew without measuring.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import time
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import matplotlib
+
+ROOT = Path(__file__).resolve().parent.parent
+STORE = ROOT / "nfbook" / "data" / "results"
+SHOWN = ROOT / "benchmarks" / "results"
+
+# In the order of the page that shows them.
+NAMES = ("mixture", "k_means", "kmeans_growth", "ppca", "growth", "streaming")
+PACKAGES = ("torch", "numpy", "scikit-learn")
+
+
+def machine() -> str:
+    """Return the processor's name, as far as the system tells, and the number of cores."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    name = platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        name = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass
+    return f"{cores} cores, {name}"
+
+
+def versions() -> str:
+    """Return the versions of what was measured."""
+    packages = [f"{name} {version(name).partition('+')[0]}" for name in PACKAGES]
+    return ", ".join([f"Python {platform.python_version()}", *packages])
+
+
+def run(name: str) -> None:
+    """Measure, and store the result beside what made it."""
+    module = import_module(name)
+    print(f"{name}: {module.TITLE}", flush=True)
+    started = time.perf_counter()
+    result = module.measure()
+    stored = {
+        "title": module.TITLE,
+        "command": f"python benchmarks/run.py {name}",
+        "settings": module.SETTINGS,
+        "versions": versions(),
+        "machine": machine(),
+        "seconds": round(time.perf_counter() - started, 1),
+        "result": result,
+    }
+    text = json.dumps(stored, indent=1)
+    (STORE / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+    render(name, stored, module)
+    print(module.table(result), flush=True)
+
+
+def render(name: str, stored: dict[str, Any], module: ModuleType) -> None:
+    """Make table and plot from the stored result."""
+    parts = [f"## {stored['title']}", _settings(stored["settings"]), module.table(stored["result"])]
+    if hasattr(module, "plot"):
+        figure = module.plot(stored["result"])
+        figure.savefig(SHOWN / f"{name}.png", metadata={"Software": None})
+        parts.append(f"![{module.ALT}]({name}.png)")
+    parts.append(f"Measured on {stored['machine']}, with {stored['versions']}.")
+    (SHOWN / f"{name}.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+def _settings(settings: dict[str, Any]) -> str:
+    shown = (
+        f"{k} = {', '.join(map(str, v)) if isinstance(v, list) else v}" for k, v in settings.items()
+    )
+    return "Settings: " + "; ".join(shown) + "."
+
+
+def main(arguments: list[str]) -> int:
+    """Run or render the benchmarks named, or all."""
+    matplotlib.use("agg")
+    only_render = "--render" in arguments
+    names = [a for a in arguments if a != "--render"] or list(NAMES)
+    unknown = [name for name in names if name not in NAMES]
+    if unknown:
+        print(f"no such benchmark: {unknown[0]}; there are {', '.join(NAMES)}", file=sys.stderr)
+        return 2
+    for folder in (STORE, SHOWN):
+        folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        if only_render:
+            stored = json.loads((STORE / f"{name}.json").read_text(encoding="utf-8"))
+            render(name, stored, import_module(name))
+        else:
+            run(name)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,95 @@
+"""Time and memory, measured so that a busy machine harms both sides alike.
+
+Contestants take turns: one run of each, then the next round. What is compared is the ratio within
+a round, so whatever slows the machine down for a while slows both.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+
+
+def take_turns(
+    contestants: Mapping[str, Callable[[], float | None]], rounds: int
+) -> dict[str, list[float]]:
+    """Run every contestant once a round, and return its seconds, round by round.
+
+    A contestant may return the seconds that count, for example those per iteration; otherwise the
+    whole call counts. One round before the first is not counted.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    for turn in range(rounds + 1):
+        for name, run in contestants.items():
+            gc.collect()
+            started = time.perf_counter()
+            own = run()
+            elapsed = time.perf_counter() - started
+            if turn > 0:
+                seconds[name].append(elapsed if own is None else own)
+    return seconds
+
+
+def seconds_per_iteration(run: Callable[[int], object], iterations: int) -> float:
+    """Return the time that each iteration after the first adds to ``run(iterations)``."""
+    started = time.perf_counter()
+    run(1)
+    middle = time.perf_counter()
+    run(1 + iterations)
+    return (time.perf_counter() - middle - (middle - started)) / iterations
+
+
+def summary(values: Sequence[float]) -> dict[str, float]:
+    """Return median, smallest and largest value."""
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def ratios(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float]:
+    """Return median and spread of the ratios of each round."""
+    return summary([a / b for a, b in zip(ours, theirs, strict=True)])
+
+
+def exponent(sizes: Sequence[float], seconds: Sequence[float]) -> float:
+    """Return the slope of time against size on logarithmic axes, by least squares."""
+    x, y = ([math.log(v) for v in values] for values in (sizes, seconds))
+    return statistics.linear_regression(x, y).slope
+
+
+# Linux keeps the peak of a process's memory, and forgets it when told so.
+PROBE = """
+import sys
+sys.path.insert(0, {here!r})
+def _held(field):
+    with open("/proc/self/status") as status:
+        line = next(line for line in status if line.startswith(field))
+    return int(line.split()[1]) * 1024
+{setup}
+with open("/proc/self/clear_refs", "w") as file:
+    file.write("5")
+_before = _held("VmRSS")
+{work}
+print(_held("VmHWM") - _before, _held("VmHWM"))
+"""
+
+
+def peak_memory(setup: str, work: str) -> tuple[int, int]:
+    """Run code in a fresh process; return what ``work`` added at its peak, and the peak, in bytes.
+
+    Arguments:
+        setup: What is not counted: imports, data, a small run that warms up.
+        work: What is.
+    """
+    if not Path("/proc/self/clear_refs").exists():
+        raise RuntimeError("peak_memory needs Linux, whose /proc tells the peak of a process")
+    code = PROBE.format(here=str(HERE), setup=setup, work=work)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    added, peak = done.stdout.split()[-2:]
+    return int(added), int(peak)
