@@ -68,7 +68,13 @@ def check_noise_left(
 
 
 def no_noise_left(latent_dim: int, advice: str = "") -> ValueError:
-    """Return the error of `check_noise_left`."""
+    """Return the error of `check_noise_left`.
+
+    Example:
+        >>> print(no_noise_left(2))
+        x must have variance beyond its first 2 principal components, got none; choose a smaller
+        latent_dim
+    """
     return ValueError(
         f"x must have variance beyond its first {latent_dim} principal components, got none; "
         f"choose a smaller latent_dim{advice}"
