@@ -44,9 +44,15 @@ def troubles():
     assert found == []
 
 
+# A figure is drawn once its place knows its width, which is after the page has loaded.
+DRAWN = """() => [...document.querySelectorAll(".nfbook-explorable")].every((place) =>
+    !place.querySelector("script")
+    && [...place.querySelectorAll(".nfbook-axes")].every((axes) => axes.hasChildNodes()))"""
+
+
 @pytest.fixture
 def visit(browser, troubles, tmp_path):
-    """Open a page with the given figures in a fresh context."""
+    """Open a page with the given figures in a fresh context, and wait until they are drawn."""
     contexts = []
 
     def open_page(*bodies: str, url: str | None = None, **options: object) -> Page:
@@ -57,6 +63,8 @@ def visit(browser, troubles, tmp_path):
         page.on("pageerror", lambda e: troubles.append(str(e)))
         page.on("requestfailed", lambda r: troubles.append(r.url))
         page.goto(url or write_page(tmp_path, *bodies).as_uri())
+        if options.get("java_script_enabled", True):
+            page.wait_for_function(DRAWN)
         return page
 
     yield open_page
