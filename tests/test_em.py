@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
+from draws import number, rand, seeded
 from scipy import stats
 
 from nfbook.latent import batches as batches_module
@@ -17,18 +18,6 @@ from nfbook.latent.em import Fit, History, best, check_stopping, climb, progress
 from nfbook.latent.starts import k_means_plus_plus
 
 F64 = torch.float64
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def rand(*shape, seed=0):
-    return torch.randn(shape, generator=seeded(seed), dtype=F64)
-
-
-def number(value):
-    return torch.tensor(value, dtype=F64)
 
 
 # A climb whose every step is known -----------------------------------------------------------

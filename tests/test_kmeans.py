@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from draws import number, rand, seeded
 from scipy import stats
 from sklearn.cluster import KMeans as ScikitKMeans
 from torch.distributions import Categorical, MultivariateNormal
@@ -16,18 +17,6 @@ from nfbook.latent import kmeans as module
 from nfbook.latent.kmeans import ClusterStatistics
 
 F64 = torch.float64
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def rand(*shape, seed=0):
-    return torch.randn(shape, generator=seeded(seed), dtype=F64)
-
-
-def number(value):
-    return torch.tensor(value, dtype=F64)
 
 
 def blobs(n, dim, count, seed=0, spread=3.0):

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from draws import rand, seeded
 from scipy import stats
 from sklearn.decomposition import PCA
 from sklearn.mixture import GaussianMixture as SklearnMixture
@@ -31,14 +32,6 @@ from nfbook.latent import (
 )
 
 DTYPES = [torch.float32, torch.float64]
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def rand(*shape, seed=0):
-    return torch.randn(shape, generator=seeded(seed), dtype=torch.float64)
 
 
 def some_mixture(count=3, dim=2, seed=0, dtype=torch.float64):

@@ -6,6 +6,7 @@ from collections import Counter
 
 import pytest
 import torch
+from draws import seeded
 from pages import CHECKS, Page
 
 from nfbook.ledger import (
@@ -23,10 +24,6 @@ DOUBLE = torch.float64
 
 def normal(generator):
     return (torch.randn(3, generator=generator, dtype=DOUBLE),)
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 # --- equality

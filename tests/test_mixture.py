@@ -8,6 +8,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from draws import rand, seeded
 from scipy import stats
 from sklearn.mixture import GaussianMixture as SklearnMixture
 from torch.distributions import (
@@ -26,14 +27,6 @@ from nfbook.latent.covariance import Full
 STRUCTURES = ["full", "tied", "diagonal", "spherical"]
 SKLEARN_NAMES = {"full": "full", "tied": "tied", "diagonal": "diag", "spherical": "spherical"}
 each_structure = pytest.mark.parametrize("structure", STRUCTURES)
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def rand(*shape, seed=0):
-    return torch.randn(shape, generator=seeded(seed), dtype=torch.float64)
 
 
 def covariances_of(structure, matrices):

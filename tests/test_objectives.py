@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from draws import rand, seeded
 from scipy import integrate, stats
 from torch.distributions import (
     Bernoulli,
@@ -35,14 +36,6 @@ from nfbook.objectives import (
 
 DOUBLE = torch.float64
 TERMS = ("reconstruction", "kl", "energy", "entropy")
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def rand(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(shape, generator=seeded(seed), dtype=DOUBLE)
 
 
 def some_ppca(dtype: torch.dtype = DOUBLE) -> PPCA:

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from draws import rand, seeded
 from scipy import stats
 from torch.distributions import Independent, MultivariateNormal, Normal, kl_divergence
 
@@ -16,14 +17,6 @@ from nfbook.latent.ppca_fit import Climber
 from nfbook.latent.stochastic import robbins_monro
 
 NAN = math.nan
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def rand(*shape, seed=0):
-    return torch.randn(shape, generator=seeded(seed), dtype=torch.float64)
 
 
 def some_ppca(dim=5, latent_dim=2, seed=0):
