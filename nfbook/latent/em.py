@@ -43,7 +43,7 @@ class Statistics(Protocol):
 S = TypeVar("S", bound=Statistics)
 
 
-class Climber(Protocol[S]):
+class Climbable(Protocol[S]):
     """A model that EM can fit."""
 
     def e_step(self, x: Tensor) -> S:
@@ -57,7 +57,7 @@ class Climber(Protocol[S]):
 
 
 M_co = TypeVar("M_co", covariant=True)
-C = TypeVar("C", bound=Climber)  # type: ignore[type-arg]
+C = TypeVar("C", bound=Climbable)  # type: ignore[type-arg]
 
 
 @dataclass(frozen=True)
@@ -234,7 +234,7 @@ def progress_bar(total: int, what: str, *, show: bool) -> tqdm[None]:
     return tqdm(total=total, desc=what, delay=2, leave=False, disable=quiet or None)
 
 
-def _expected_statistics(model: Climber[S], batches: Batches) -> S:
+def _expected_statistics(model: Climbable[S], batches: Batches) -> S:
     total = None
     for x in batches:
         part = model.e_step(x)

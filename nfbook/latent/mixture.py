@@ -460,7 +460,7 @@ class GaussianMixture(LatentVariableModel):
 
         Arguments:
             x: Observations, `(n, D)`, or an iterable of batches of them that can be run through
-                again and again; only one batch is in memory at a time.
+                again and again; no more than two batches are in memory at a time.
             num_components: The number of components K.
             structure: "full", "tied", "diagonal" or "spherical", as in the class.
             start: A mixture to start from. Its covariances are raised to the floor. There are no

@@ -547,8 +547,8 @@ class PPCA(LatentVariableModel):
 
         Arguments:
             x: Observations, `(n, D)`, or an iterable of batches of them that can be run through
-                again and again; only one batch is in memory at a time. Stochastic EM needs all of
-                them at hand, since it draws them at random.
+                again and again; no more than two batches are in memory at a time. Stochastic EM
+                needs all of them at hand, since it draws them at random.
             latent_dim: The number of latent dimensions d, from 1 to D - 1. With d = D the noise
                 variance would be arbitrary.
             method: "closed-form", "em" or "stochastic-em".
