@@ -20,6 +20,7 @@ __all__ = [
     "check_generator",
     "check_log_values",
     "check_positive",
+    "check_precision",
     "check_real",
     "check_same_dtype",
     "check_tensor",
@@ -155,6 +156,19 @@ def check_positive(name: str, value: Tensor) -> None:
     """
     if not bool((value > 0).all()):
         raise ValueError(f"{name} must be positive, got {float(value.min())}")
+
+
+def check_precision(name: str, value: Tensor) -> None:
+    """Check that ``value`` has single or double precision: torch factors no matrix in half.
+
+    Example:
+        >>> check_precision("means", torch.zeros(2, dtype=torch.float16))
+        Traceback (most recent call last):
+        ...
+        TypeError: means must have dtype torch.float32 or torch.float64, got torch.float16
+    """
+    if value.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"{name} must have dtype torch.float32 or torch.float64, got {value.dtype}")
 
 
 def check_zero_one(name: str, value: Tensor) -> None:

@@ -26,7 +26,12 @@ from torch.distributions import Distribution, Independent, MultivariateNormal, N
 
 from nfbook._checks import check_count, check_log_values, check_same_dtype, check_type
 from nfbook.latent import draw, log_mean_exp, log_weights
-from nfbook.latent.estimators import JointModel, check_joint_model, check_proposal
+from nfbook.latent.estimators import (
+    JointModel,
+    check_joint_model,
+    check_proposal,
+    likelihood_of,
+)
 
 __all__ = ["ELBO", "Estimate", "elbo", "forward_kl", "importance_weighted_bound", "reverse_kl"]
 
@@ -139,8 +144,8 @@ def elbo(
     batch = x.shape[:-1]
     z = _draw(q, (num_samples, *_missing(q, batch)), generator)
     log_q = q.log_prob(z)
-    log_likelihood = model.likelihood(z).log_prob(x)
-    log_prior = model.prior.log_prob(z)
+    log_likelihood = likelihood_of(model, z).log_prob(x)
+    log_prior = _log_density(model.prior, z)
     _check_log_densities(
         (num_samples, *batch),
         {"the likelihood": log_likelihood, "q": log_q, "the prior": log_prior},
@@ -273,7 +278,7 @@ def reverse_kl(
     check_count("num_samples", num_samples)
     z = _draw(q, (num_samples,), generator)
     log_q = q.log_prob(z)
-    log_p = target.log_prob(z) if isinstance(target, Distribution) else target(z)
+    log_p = _log_density(target, z) if isinstance(target, Distribution) else target(z)
     _check_log_densities((num_samples, *q.batch_shape), {"q": log_q, "the target": log_p})
     return _average(_score_factor(q, log_q) * (log_q - log_p))
 
@@ -315,7 +320,7 @@ def forward_kl(
     _check_target(target, q)
     check_count("num_samples", num_samples)
     z = draw(target, (num_samples, *_missing(target, q.batch_shape)), generator)
-    log_p, log_q = target.log_prob(z).detach(), q.log_prob(z)
+    log_p, log_q = target.log_prob(z).detach(), _log_density(q, z)
     _check_log_densities((num_samples, *q.batch_shape), {"q": log_q, "the target": log_p})
     return _average(log_p - log_q)
 
@@ -327,6 +332,28 @@ def _missing(distribution: Distribution, batch: torch.Size) -> torch.Size:
 
 def _draw(q: Distribution, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     return draw(q, shape, generator, reparametrised=q.has_rsample)
+
+
+def _log_density(distribution: Distribution, z: Tensor) -> Tensor:
+    """Return the log density, which is minus infinity where the distribution cannot be.
+
+    Torch raises an error there, or returns NaN: so the density is taken at a draw instead.
+    """
+    try:
+        support = distribution.support
+    except NotImplementedError:  # a distribution of one's own need not know its support
+        support = None
+    if support is None:
+        return distribution.log_prob(z)
+    inside: Tensor = support.check(z)
+    if bool(inside.all()):
+        return distribution.log_prob(z)
+    events = len(distribution.event_shape)
+    sample_shape = tuple(z.shape[: z.ndim - events - len(distribution.batch_shape)])
+    somewhere = draw(distribution, sample_shape, torch.Generator().manual_seed(0))
+    there = inside.reshape(*inside.shape, *[1] * events)
+    log_density: Tensor = distribution.log_prob(torch.where(there, z, somewhere))
+    return torch.where(inside, log_density, -math.inf)
 
 
 def _score_factor(q: Distribution, log_q: Tensor) -> Tensor:
@@ -341,7 +368,7 @@ def _average(terms: Tensor) -> Estimate:
         return Estimate(terms[0], torch.full_like(terms[0], math.inf))
     error = terms.detach().std(0) / math.sqrt(count)
     # An infinite mean has a standard deviation of infinity minus infinity.
-    return Estimate(terms.mean(0), error.nan_to_num(nan=math.inf))
+    return Estimate(terms.mean(0), error.nan_to_num(nan=math.inf, posinf=math.inf))
 
 
 def _exact(value: Tensor) -> Estimate:

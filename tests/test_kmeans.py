@@ -15,6 +15,7 @@ from nfbook.data import old_faithful
 from nfbook.latent import GaussianMixture, KMeans
 from nfbook.latent import kmeans as module
 from nfbook.latent.kmeans import ClusterStatistics
+from nfbook.latent.starts import k_means_plus_plus
 
 F64 = torch.float64
 
@@ -156,7 +157,7 @@ def test_sums_do_not_depend_on_pieces_nor_on_the_way_to_add_up(few, rows, monkey
     assert statistics.entropy == 0
     model = KMeans(means, number(0.25))
     assert torch.equal(model.assign(x), z)
-    assert torch.allclose(model.distortion(x), 0.25 * statistics.scatter.sum(), rtol=1e-12)
+    assert torch.allclose(model.distortion(x), 0.25 * statistics.scatter.sum(), rtol=1e-12, atol=0)
 
 
 # The bound -----------------------------------------------------------------------------------
@@ -174,8 +175,8 @@ def test_bound_is_the_elbo_of_the_point_masses():
                 judge.means[z], judge.variance * torch.eye(x.shape[1], dtype=F64)
             ).log_prob(x)
             expected = densities.sum() - len(x) * math.log(len(means))
-            assert torch.allclose(judge.bound(model.e_step(x)), expected, rtol=1e-11)
-            assert torch.allclose(judge.elbo(x, q).sum(), expected, rtol=1e-11)
+            assert torch.allclose(judge.bound(model.e_step(x)), expected, rtol=1e-11, atol=0)
+            assert torch.allclose(judge.elbo(x, q).sum(), expected, rtol=1e-11, atol=0)
 
 
 def test_no_other_assignment_has_a_higher_bound():
@@ -183,7 +184,7 @@ def test_no_other_assignment_has_a_higher_bound():
     table = torch.tensor(list(itertools.product(range(3), repeat=6)))
     q = Categorical(torch.nn.functional.one_hot(table, 3).double())
     bounds = model.elbo(x.expand(len(table), 6, 2), q).sum(1)
-    assert torch.allclose(bounds.max(), model.bound(model.e_step(x)), rtol=1e-13)
+    assert torch.allclose(bounds.max(), model.bound(model.e_step(x)), rtol=1e-13, atol=0)
     assert torch.equal(table[bounds.argmax()], model.assign(x))
 
 
@@ -328,9 +329,9 @@ def test_streaming_finds_the_same(batches):
     x = blobs(150, 3, 5)
     whole = KMeans.fit(x, 6, start=x[:6])
     streamed = KMeans.fit(batches(x), 6, start=x[:6])
-    assert torch.allclose(streamed.model.means, whole.model.means, rtol=1e-12)
+    assert torch.allclose(streamed.model.means, whole.model.means, rtol=1e-12, atol=0)
     assert torch.allclose(
-        streamed.history.after_e_step[-1], whole.history.after_e_step[-1], rtol=1e-12
+        streamed.history.after_e_step[-1], whole.history.after_e_step[-1], rtol=1e-12, atol=0
     )
     drawn = KMeans.fit(batches(x), 5, generator=seeded()).model
     assert drawn.distortion(x).item() == pytest.approx(
@@ -358,7 +359,7 @@ def same_fit(x, transformed_x, transform, log_scale=0.0):
     assert torch.allclose(other.model.means, expected, rtol=1e-9, atol=1e-9 * expected.abs().max())
     assert torch.equal(other.model.assign(transformed_x), fit.model.assign(x))
     shifted = fit.history.after_e_step[-1] - x.numel() * log_scale
-    assert torch.allclose(other.history.after_e_step[-1], shifted, rtol=1e-9)
+    assert torch.allclose(other.history.after_e_step[-1], shifted, rtol=1e-9, atol=0)
 
 
 @pytest.mark.parametrize("scale", [1e-8, 1e8])
@@ -384,10 +385,10 @@ def test_fit_does_not_depend_on_the_order():
     x, order = blobs(200, 3, 5, spread=1.0), torch.randperm(200, generator=seeded())
     fit = KMeans.fit(x, 7, start=x[:7])
     other = KMeans.fit(x[order], 7, start=x[:7])
-    assert torch.allclose(other.model.means, fit.model.means, rtol=1e-12)
+    assert torch.allclose(other.model.means, fit.model.means, rtol=1e-12, atol=0)
     assert torch.equal(other.model.assign(x), fit.model.assign(x))
     swapped = KMeans.fit(x, 7, start=x[:7].flip(0))
-    assert torch.allclose(swapped.model.means.flip(0), fit.model.means, rtol=1e-12)
+    assert torch.allclose(swapped.model.means.flip(0), fit.model.means, rtol=1e-12, atol=0)
 
 
 # Empty clusters ------------------------------------------------------------------------------
@@ -438,7 +439,7 @@ def test_statistics_of_hard_and_soft_steps_add_up():
     total = model.e_step(x[:10]) + model.e_step(x[10:], model.posterior(x[10:]))
     assert total.count == 20
     assert torch.allclose(total.sizes.sum(), number(20.0))
-    with pytest.raises(ValueError, match="statistics must come from the same model"):
+    with pytest.raises(ValueError, match="statistics must come from one model"):
         _ = model.e_step(x) + KMeans(model.means, model.variance).e_step(x)
 
 
@@ -457,7 +458,8 @@ def test_as_many_clusters_as_observations():
     for fit in (KMeans.fit(x, 12, generator=seeded()), KMeans.fit(x, 12, start=x + 0.01)):
         assert fit.model.distortion(x) < 1e-25
         assert sorted(fit.model.assign(x).tolist()) == list(range(12))
-        assert torch.allclose(fit.model.variance, 1e-6 * x.var(0, correction=0).mean())
+        lowest = 1e-6 * x.var(0, correction=0).mean()
+        assert torch.allclose(fit.model.variance, lowest, rtol=1e-12, atol=0)
         assert fit.history.half_steps.isfinite().all()
 
 
@@ -500,6 +502,40 @@ def test_equal_observations_are_refused(value, count):
         KMeans.fit(x, count, start=rand(count, 2))
 
 
+@pytest.mark.parametrize("start", [None, blobs(50, 2, 3)[:3]], ids=["random", "given"])
+@pytest.mark.parametrize(
+    ("scale", "dtype", "variance"),
+    [
+        (1e160, F64, "inf"),
+        (1e-200, F64, "0"),
+        (1e30, torch.float32, r"[\d.]+e\+61"),
+        (1e-25, torch.float32, r"[\d.]+e-49"),
+    ],
+)
+def test_a_variance_beyond_the_dtype_is_refused(scale, dtype, variance, start):
+    x = (scale * blobs(50, 2, 3)).to(dtype)
+    start = start if start is None else (scale * start).to(dtype)
+    message = f"x must have a variance within the range of {dtype}, got {variance}$"
+    for data in (x, [x[:20], x[20:]]):
+        with pytest.raises(ValueError, match=message):
+            KMeans.fit(data, 3, start=start, generator=seeded())
+
+
+def test_a_variance_within_clusters_beyond_the_dtype_is_refused():
+    x = (1e-17 * number([[0.0], [1e-7], [1.0], [1.0 + 1e-7]])).float()
+    message = r"x must have a variance within the range of torch\.float32, got \d\.\d+e-4\d$"
+    with pytest.raises(ValueError, match=message):
+        KMeans.fit(x, 2, start=x[1:3])
+
+
+@pytest.mark.parametrize("scale", [2.0**-52, 2.0**60])
+def test_single_precision_is_enough_wherever_the_variance_has_a_place(scale):
+    x = blobs(60, 2, 3).float()
+    fit, scaled = (KMeans.fit(s * x, 3, generator=seeded()) for s in (1.0, scale))
+    assert torch.equal(scaled.model.means / scale, fit.model.means)
+    assert torch.equal(scaled.model.variance / scale**2, fit.model.variance)
+
+
 def test_a_single_observation_is_refused():
     with pytest.raises(ValueError, match="x must hold at least 2 distinct observations"):
         KMeans.fit(rand(1, 2), 1, generator=seeded())
@@ -513,7 +549,7 @@ def test_tight_clusters_far_apart():
     assert model.assign(x).tolist() == model.assign(x)[:5].tolist() * 40
     q = Categorical(torch.nn.functional.one_hot(model.assign(x), 5).double())
     bound = history.after_e_step[-1]
-    assert torch.allclose(bound, model.elbo(x, q).sum(), rtol=1e-9)
+    assert torch.allclose(bound, model.elbo(x, q).sum(), rtol=1e-9, atol=0)
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-8, 1e8])
@@ -536,10 +572,10 @@ def test_float32_observations_are_compared_in_float64(shift):
     model = KMeans(means, torch.tensor(1.0))
     distances = squared_distances(x.double(), means.double())
     assert torch.equal(model.assign(x), distances.argmin(1))
-    assert torch.allclose(model.distortion(x), distances.amin(1).sum(), rtol=1e-12)
+    assert torch.allclose(model.distortion(x), distances.amin(1).sum(), rtol=1e-12, atol=0)
     statistics = model.e_step(x)
     assert statistics.scatter.dtype == F64
-    assert torch.allclose(statistics.scatter.sum(), model.distortion(x), rtol=1e-12)
+    assert torch.allclose(statistics.scatter.sum(), model.distortion(x), rtol=1e-12, atol=0)
 
 
 def test_scatter_is_never_negative():
@@ -618,10 +654,62 @@ def test_bad_observations_are_refused(method):
         call(rand(0, 2))
 
 
-def test_observations_whose_squares_overflow_are_refused():
+FAR = r"x must be near enough for its squared distances to be finite, got elements up to "
+
+
+@pytest.mark.parametrize("method", ["distortion", "e_step"])
+def test_observations_whose_squares_overflow_are_refused(method):
     model = KMeans(rand(3, 2), number(1.0))
-    with pytest.raises(ValueError, match=r"x must be near enough .* got elements up to 1e\+200"):
-        model.e_step(number([[1e200, 0.0]]))
+    with pytest.raises(ValueError, match=FAR + r"1e\+200"):
+        getattr(model, method)(number([[1e200, 0.0]]))
+
+
+@pytest.mark.parametrize("method", ["assign", "distortion", "e_step"])
+def test_means_whose_squares_overflow_are_refused(method):
+    model = KMeans(number([[-1e200], [1e200]]), number(1.0))
+    with pytest.raises(ValueError, match=FAR + r"1\.7e\+200"):
+        getattr(model, method)(number([[1.7e200]]))
+
+
+def test_an_observation_far_away_is_assigned_where_it_can_be_told():
+    model = KMeans(number([[-1.0], [1.0]]), number(1.0))
+    assert model.assign(number([[1e200], [-1e200]])).tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_refused(dtype):
+    got = f"must have dtype torch.float32 or torch.float64, got {dtype}"
+    x = blobs(20, 2, 3).to(dtype)
+    with pytest.raises(TypeError, match=f"^means {got}"):
+        KMeans(x[:3], torch.ones((), dtype=dtype))
+    with pytest.raises(TypeError, match=f"^x {got}"):
+        KMeans.fit(x, 3, generator=seeded())
+    with pytest.raises(TypeError, match=f"^every batch of x {got}"):
+        KMeans.fit([x], 3, generator=seeded())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+def test_the_first_centres_do_not_depend_on_the_unit(dtype):
+    x = torch.tensor([[0.0, 0.0], [3.0, 1.0], [3.0, 1.0], [-1.0, 7.0]], dtype=dtype)
+    info = torch.finfo(dtype)
+    for seed in range(20):
+        centres = k_means_plus_plus(x, 3, seeded(seed))
+        assert len(centres.unique(dim=0)) == 3
+        for unit in (2.0**-100, 2.0**100, info.max / 16, info.tiny):
+            scaled = k_means_plus_plus(unit * x, 3, seeded(seed))
+            assert torch.equal(scaled, unit * centres), unit
+
+
+def test_the_first_centres_may_lie_at_all_distances():
+    x = number([[0.0], [1e-300], [1.0], [1e150]])
+    for seed in range(20):
+        assert k_means_plus_plus(x, 4, seeded(seed)).sort(0).values.tolist() == x.tolist()
+
+
+def test_first_centres_need_finite_distances():
+    x = number([[1.7e308, 0.0], [-1.7e308, 0.0]])
+    with pytest.raises(ValueError, match=r"x must have finite distances .* up to 1\.7e\+308"):
+        k_means_plus_plus(x, 2, seeded())
 
 
 @pytest.mark.parametrize(
@@ -644,8 +732,13 @@ def test_m_step_wants_its_own_statistics_and_some_variance():
     model = KMeans(x, number(1.0))
     with pytest.raises(TypeError, match="statistics must be a MixtureStatistics, got NoneType"):
         model.m_step(None)
-    with pytest.raises(ValueError, match="statistics must come from this model's own e_step"):
+    own = "statistics must come from this model's own e_step, got those of another model"
+    with pytest.raises(ValueError, match=own):
         model.m_step(KMeans(x, number(1.0)).e_step(x))
+    with pytest.raises(TypeError, match="other must be a MixtureStatistics, got int"):
+        model.e_step(x) + 3
+    with pytest.raises(ValueError, match="statistics must come from one model to be added, got tw"):
+        model.e_step(x) + KMeans(x, number(1.0)).e_step(x)
     with pytest.raises(ValueError, match="floor must be given where every observation lies at its"):
         model.m_step(model.e_step(x))
     assert model.m_step(model.e_step(x), number([0.1, 0.3])).variance.item() == pytest.approx(0.2)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nfbook._checks import check_count, check_generator, check_tensor
+from nfbook._checks import check_count, check_generator, check_precision, check_tensor
 
-__all__ = ["Batches", "Moments", "moments", "subsample"]
+__all__ = ["Batches", "Moments", "check_range", "moments", "subsample"]
 
 
 # Rows of a tensor that are looked at together, so that no temporary has the data's own size.
@@ -34,7 +34,7 @@ class Batches:
 
     Raises:
         TypeError: x is no tensor and no iterable, or can be run through only once, or a batch is
-            no floating-point tensor or of another dtype.
+            no floating-point tensor, of half precision or of another dtype.
         ValueError: There are no batches, a batch has another D, an element is NaN or infinite, or
             a later pass does not have as many observations as the first.
 
@@ -110,7 +110,10 @@ class Batches:
         if self._missing and isinstance(batch, Tensor) and batch.is_floating_point():
             # In place of a missing entry any number will do for the other checks.
             batch = torch.where(batch.isnan(), 0.0, batch)
-        check_tensor("x" if self._whole else "every batch of x", batch, ("n", dim))
+        name = "x" if self._whole else "every batch of x"
+        check_tensor(name, batch, ("n", dim))
+        assert isinstance(batch, Tensor)
+        check_precision(name, batch)
 
 
 class _InFloat64:
@@ -180,6 +183,23 @@ def moments(batches: Batches, *, diagonal: bool = False) -> Moments:
         count += len(x)
         mean = mean + delta * (len(x) / count)
     return Moments(count, origin + mean, scatter / count)
+
+
+def check_range(variances: Tensor, dtype: torch.dtype) -> None:
+    """Check that variances found in float64 have a place in the dtype of the data.
+
+    Example:
+        >>> check_range(torch.tensor([1.0, 1e60], dtype=torch.float64), torch.float32)
+        Traceback (most recent call last):
+        ...
+        ValueError: x must have a variance within the range of torch.float32, got 1e+60
+    """
+    smallest, largest = torch.finfo(dtype).tiny, torch.finfo(dtype).max
+    # NaN, which is infinity times zero here, is not within either.
+    wrong = variances[~((variances >= smallest) & (variances <= largest))]
+    if wrong.numel():
+        got = float(wrong.flatten()[0].nan_to_num(nan=torch.inf, posinf=torch.inf))
+        raise ValueError(f"x must have a variance within the range of {dtype}, got {got:.3g}")
 
 
 def subsample(batches: Batches, size: int, generator: torch.Generator) -> Tensor:

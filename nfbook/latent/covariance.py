@@ -14,7 +14,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
-from nfbook._checks import check_positive, check_tensor, check_type
+from nfbook._checks import check_positive, check_precision, check_tensor, check_type
 
 __all__ = ["Covariances", "Diagonal", "Full", "Spherical", "Tied", "structure_called"]
 
@@ -206,6 +206,11 @@ class Full(Covariances):
         """
         units = floor.sqrt().outer(floor.sqrt())
         scaled = values / units
+        if not bool(scaled.isfinite().all()):
+            raise ValueError(
+                "floor must be high enough for variances in units of it to be finite, "
+                f"got {float(floor.min()):.3g}"
+            )
         eye = torch.eye(len(floor), dtype=floor.dtype)
         low = torch.linalg.cholesky_ex(scaled - eye).info > 0
         eigenvalues, vectors = torch.linalg.eigh(scaled[low])
@@ -402,6 +407,7 @@ def _symmetric(values: Tensor) -> Tensor:
 
 def _cholesky_of(covariances: Tensor, name: str) -> Tensor:
     """Return the lower Cholesky factors of covariance matrices `(K, D, D)`, all of them checked."""
+    check_precision("covariances", covariances)
     values = covariances.detach()
     # Symmetric up to the rounding of a product such as L L^T.
     allowed = 100 * torch.finfo(values.dtype).eps * values.abs().amax((1, 2))

@@ -26,7 +26,16 @@ from nfbook.latent.batches import Batches
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-__all__ = ["Fit", "History", "Statistics", "best", "check_stopping", "climb", "progress_bar"]
+__all__ = [
+    "Fit",
+    "History",
+    "Statistics",
+    "best",
+    "check_start_dtype",
+    "check_stopping",
+    "climb",
+    "progress_bar",
+]
 
 
 class Statistics(Protocol):
@@ -200,6 +209,19 @@ def best(fits: list[Fit[C]]) -> Fit[C]:
     ends = torch.stack([fit.history.after_e_step[-1] for fit in fits])
     model, history = fits[int(ends.argmax())]
     return Fit(model, History(history.after_e_step, history.after_m_step, history.converged, ends))
+
+
+def check_start_dtype(start: Tensor, dtype: torch.dtype) -> None:
+    """Check that a fit starts in the dtype of the data.
+
+    Example:
+        >>> check_start_dtype(torch.zeros(2), torch.float64)
+        Traceback (most recent call last):
+        ...
+        TypeError: x and start must have the same dtype, got torch.float64 and torch.float32
+    """
+    if start.dtype != dtype:
+        raise TypeError(f"x and start must have the same dtype, got {dtype} and {start.dtype}")
 
 
 def check_stopping(tolerance: object, max_iterations: object) -> None:

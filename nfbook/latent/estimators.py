@@ -13,9 +13,11 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from nfbook._checks import (
+    check_callable,
     check_count,
     check_generator,
     check_log_values,
+    check_same_dtype,
     check_tensor,
     check_type,
 )
@@ -28,6 +30,7 @@ __all__ = [
     "draw",
     "effective_sample_size",
     "importance_log_prob",
+    "likelihood_of",
     "log_mean_exp",
     "log_weights",
     "naive_log_prob",
@@ -119,7 +122,8 @@ def log_weights(model: JointModel, x: Tensor, z: Tensor, proposal: Distribution)
 
     Raises:
         TypeError: An argument has the wrong type or dtype.
-        ValueError: The proposal's batch shape is neither, or shapes do not fit.
+        ValueError: The proposal's batch shape is neither, shapes do not fit, or a log density is
+            NaN or infinite where it cannot be.
 
     Example:
         >>> from nfbook.latent import PPCA
@@ -132,11 +136,20 @@ def log_weights(model: JointModel, x: Tensor, z: Tensor, proposal: Distribution)
     """
     check_joint_model(model, x)
     check_proposal(model, x, proposal)
-    log_joint = model.log_joint(x, z)
-    if log_joint.ndim != x.ndim:
-        wanted = ("K", *x.shape[:-1], *model.prior.event_shape)
-        raise ValueError(f"z must have shape ({', '.join(map(str, wanted))}), got {tuple(z.shape)}")
-    return log_joint - proposal.log_prob(z)
+    check_type("z", z, Tensor, "a torch.Tensor")
+    wanted = ("K", *x.shape[:-1], *model.prior.event_shape)
+    if z.ndim != len(wanted) or tuple(z.shape[1:]) != wanted[1:]:
+        sizes = ", ".join(map(str, wanted)) + ("," if len(wanted) == 1 else "")
+        raise ValueError(f"z must have shape ({sizes}), got {tuple(z.shape)}")
+    log_joint, log_q = model.log_joint(x, z), proposal.log_prob(z)
+    shape = (len(z), *x.shape[:-1])
+    check_log_values("the log joint density", log_joint, shape)
+    # Draws of the proposal have a density there, so this is no minus infinity.
+    check_tensor("the log density of the proposal", log_q, shape)
+    check_same_dtype(
+        **{"the log joint density": log_joint, "the log density of the proposal": log_q}
+    )
+    return log_joint - log_q
 
 
 def log_mean_exp(values: Tensor) -> Tensor:
@@ -224,7 +237,11 @@ def naive_log_prob(
     check_joint_model(model, x)
     check_count("num_samples", num_samples)
     z = draw(model.prior, (num_samples, *x.shape[:-1]), generator)
-    return log_mean_exp(model.likelihood(z).log_prob(x))
+    log_likelihood = likelihood_of(model, z).log_prob(x)
+    check_log_values(
+        "the log density of the likelihood", log_likelihood, (num_samples, *x.shape[:-1])
+    )
+    return log_mean_exp(log_likelihood)
 
 
 def importance_log_prob(
@@ -293,11 +310,28 @@ def check_joint_model(model: JointModel, x: Tensor) -> None:
         model._check_x(x)
     elif all(hasattr(model, name) for name in ("prior", "likelihood", "log_joint")):
         check_tensor("x", x, ("*", "D"))
+        _check_distribution("model.prior", model.prior)
+        check_callable("model.likelihood", model.likelihood)
+        check_callable("model.log_joint", model.log_joint)
     else:
         raise TypeError(
             f"model must be a LatentVariableModel, got {type(model).__name__}; "
             "a stand-in has prior, likelihood and log_joint"
         )
+
+
+def likelihood_of(model: JointModel, z: Tensor) -> Distribution:
+    """Return the likelihood of each z, and check that it is a distribution.
+
+    Example:
+        >>> from nfbook.latent import PPCA
+        >>> model = PPCA(torch.ones(2, 1), torch.zeros(2), 1.0)
+        >>> likelihood_of(model, torch.ones(1)).mean
+        tensor([1., 1.])
+    """
+    likelihood = model.likelihood(z)
+    _check_distribution("model.likelihood(z)", likelihood)
+    return likelihood
 
 
 def check_proposal(

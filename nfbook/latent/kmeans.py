@@ -19,8 +19,8 @@ from nfbook._checks import (
     check_type,
     scalar,
 )
-from nfbook.latent.batches import Batches, moments, subsample
-from nfbook.latent.em import Fit, best, check_stopping, climb
+from nfbook.latent.batches import Batches, check_range, moments, subsample
+from nfbook.latent.em import Fit, best, check_start_dtype, check_stopping, climb
 from nfbook.latent.mixture import GaussianMixture, MixtureStatistics
 from nfbook.latent.starts import k_means_plus_plus
 
@@ -101,7 +101,8 @@ class KMeans(GaussianMixture):
         variance: The variance :math:`\sigma^2`, positive, in squared units of the data.
 
     Raises:
-        TypeError: A parameter is no floating-point tensor, or the dtypes differ.
+        TypeError: A parameter is no floating-point tensor, has half precision, or the dtypes
+            differ.
         ValueError: A shape does not fit, an element is NaN or infinite, or the variance is not
             positive.
 
@@ -147,7 +148,8 @@ class KMeans(GaussianMixture):
 
         Raises:
             TypeError: x has another dtype than the means.
-            ValueError: A shape does not fit, or an element is NaN or infinite.
+            ValueError: A shape does not fit, an element is NaN or infinite, or squared distances
+                overflow, so that it cannot be told which mean is nearest.
 
         Example:
             >>> KMeans(torch.tensor([[0.0], [2.0]]), 1.0).assign(torch.tensor([[1.0], [1.5]]))
@@ -156,7 +158,9 @@ class KMeans(GaussianMixture):
         self._check_x(x)
         rows = x.detach().reshape(-1, self.data_dim)
         clusters = _Clusters(self.means, len(rows))
-        nearest = [clusters.nearest(y)[1] for y in clusters.pieces(rows)]
+        costs, nearest = zip(*map(clusters.nearest, clusters.pieces(rows)), strict=True)
+        for cost in costs:
+            _check_near(x, cost)
         return torch.cat(nearest).reshape(x.shape[:-1])
 
     def distortion(self, x: Tensor) -> Tensor:
@@ -170,6 +174,11 @@ class KMeans(GaussianMixture):
         Returns:
             A float64 tensor without dimensions, in squared units of the data.
 
+        Raises:
+            TypeError: x has another dtype than the means.
+            ValueError: A shape does not fit, an element is NaN or infinite, or an x is so far away
+                that its squared distance is not finite.
+
         Example:
             >>> KMeans(torch.tensor([[0.0], [2.0]]), 1.0).distortion(torch.tensor([[1.0], [4.0]]))
             tensor(5., dtype=torch.float64)
@@ -178,7 +187,9 @@ class KMeans(GaussianMixture):
         rows = torch.split(x.detach().reshape(-1, self.data_dim), ROWS)
         means = self.means.detach().to(torch.float64)
         squares = [(y - means[z]).square().sum() for y, z in zip(rows, nearest, strict=True)]
-        return torch.stack(squares).sum()
+        distortion = torch.stack(squares).sum()
+        _check_near(x, distortion)
+        return distortion
 
     @torch.no_grad()
     def e_step(self, x: Tensor, q: Distribution | None = None) -> MixtureStatistics:
@@ -220,11 +231,7 @@ class KMeans(GaussianMixture):
         shifts = clusters.totals - clusters.sizes.unsqueeze(-1) * clusters.means
         # The squares about the centre, less those of the means about it.
         squares = 2 * clusters.halves - (clusters.means * (clusters.totals + shifts)).sum(1)
-        if not bool(squares.isfinite().all()):
-            raise ValueError(
-                "x must be near enough for its squared distances to be finite, "
-                f"got elements up to {float(x.abs().max()):g}"
-            )
+        _check_near(x, squares)
         variance = self.variance.to(torch.float64)
         return ClusterStatistics(
             self,
@@ -267,7 +274,9 @@ class KMeans(GaussianMixture):
         """
         check_type("statistics", statistics, MixtureStatistics, "a MixtureStatistics")
         if statistics.maker is not self:
-            raise ValueError("statistics must come from this model's own e_step")
+            raise ValueError(
+                "statistics must come from this model's own e_step, got those of another model"
+            )
         old_variance = self.variance.to(torch.float64)
         empty = statistics.sizes <= torch.finfo(torch.float64).eps * statistics.count
         moves = statistics.shifts / statistics.sizes.unsqueeze(-1)
@@ -333,7 +342,8 @@ class KMeans(GaussianMixture):
         Raises:
             TypeError: An argument has the wrong type, or the start another dtype than x.
             ValueError: A number is out of range, the start has the wrong shape, or x has fewer
-                than K distinct observations or only one.
+                than K distinct observations, only one, or a variance beyond the range of its
+                dtype.
 
         Example:
             >>> x = torch.tensor([[0.0], [1.0], [10.0], [11.0], [12.0]])
@@ -358,10 +368,11 @@ class KMeans(GaussianMixture):
                 f"got {overall.count} in all"
             )
         variance = overall.covariance.mean()
-        if variance == 0:
+        if variance == 0 and _all_equal(batches):
             raise ValueError(
                 f"x must hold at least 2 distinct observations, got {overall.count} equal ones"
             )
+        check_range(variance, dtype)
         if start is None:
             check_generator("generator", generator)
             assert generator is not None
@@ -369,10 +380,7 @@ class KMeans(GaussianMixture):
             starts = [k_means_plus_plus(sample, num_clusters, generator) for _ in range(restarts)]
         else:
             check_tensor("start", start, (num_clusters, batches.dim))
-            if start.dtype != dtype:
-                raise TypeError(
-                    f"x and start must have the same dtype, got {dtype} and {start.dtype}"
-                )
+            check_start_dtype(start, dtype)
             starts = [start.to(torch.float64)]
         lowest = floor * variance.expand(batches.dim)
         fits = [
@@ -388,7 +396,23 @@ class KMeans(GaussianMixture):
             for i, means in enumerate(starts)
         ]
         model, history = best(fits)
+        check_range(model.variance, dtype)
         return Fit(cls(model.means.to(dtype), model.variance.to(dtype)), history)
+
+
+def _check_near(x: Tensor, values: Tensor) -> None:
+    """Refuse observations so far away that what was computed from them is not finite."""
+    if not bool(values.isfinite().all()):
+        raise ValueError(
+            "x must be near enough for its squared distances to be finite, "
+            f"got elements up to {float(x.abs().max()):g}"
+        )
+
+
+def _all_equal(batches: Batches) -> bool:
+    """Return whether there is only one observation, however often."""
+    first = next(iter(batches))[:1]
+    return all(bool((x == first).all()) for x in batches)
 
 
 class _Clusters:

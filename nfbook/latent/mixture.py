@@ -15,14 +15,15 @@ from nfbook._checks import (
     check_count,
     check_generator,
     check_positive,
+    check_precision,
     check_real,
     check_same_dtype,
     check_tensor,
     check_type,
 )
-from nfbook.latent.batches import Batches, Moments, moments, subsample
+from nfbook.latent.batches import Batches, Moments, check_range, moments, subsample
 from nfbook.latent.covariance import structure_called
-from nfbook.latent.em import Fit, best, check_stopping, climb
+from nfbook.latent.em import Fit, best, check_start_dtype, check_stopping, climb
 from nfbook.latent.model import LatentVariableModel
 from nfbook.latent.starts import k_means_plus_plus
 
@@ -82,8 +83,9 @@ class MixtureStatistics:
         return self.scatter - products(shifts, u) - products(u, shifts) + products(sizes * u, u)
 
     def __add__(self, other: MixtureStatistics) -> MixtureStatistics:
+        check_type("other", other, MixtureStatistics, "a MixtureStatistics")
         if other.maker is not self.maker:
-            raise ValueError("statistics must come from the same model to be added")
+            raise ValueError("statistics must come from one model to be added, got two")
         return MixtureStatistics(
             self.maker,
             self.count + other.count,
@@ -117,7 +119,8 @@ class GaussianMixture(LatentVariableModel):
             `(K, D)`; "spherical" one variance in all directions, `(K,)`.
 
     Raises:
-        TypeError: A parameter is no floating-point tensor, or the dtypes differ.
+        TypeError: A parameter is no floating-point tensor, has half precision, or the dtypes
+            differ.
         ValueError: A shape does not fit, the weights are not positive with sum 1, or a covariance
             matrix is not symmetric and positive definite.
 
@@ -137,6 +140,7 @@ class GaussianMixture(LatentVariableModel):
     ) -> None:
         count = check_tensor("weights", weights, ("K",))["K"]
         dim = check_tensor("means", means, (count, "D"))["D"]
+        check_precision("means", means)
         self._covariances = structure_called(structure).of(covariances, count, dim)
         check_same_dtype(weights=weights, means=means, covariances=covariances)
         check_positive("weights", weights)
@@ -413,7 +417,9 @@ class GaussianMixture(LatentVariableModel):
         """
         check_type("statistics", statistics, MixtureStatistics, "a MixtureStatistics")
         if statistics.maker is not self:
-            raise ValueError("statistics must come from this model's own e_step")
+            raise ValueError(
+                "statistics must come from this model's own e_step, got those of another model"
+            )
         if floor is not None:
             check_tensor("floor", floor, (self.data_dim,))
             check_positive("floor", floor)
@@ -479,9 +485,9 @@ class GaussianMixture(LatentVariableModel):
 
         Raises:
             TypeError: An argument has the wrong type, or the start another dtype than x.
-            ValueError: A number is out of range, x has a constant column or fewer than K distinct
-                observations, the start does not fit, or, with too low a floor, a component has
-                collapsed.
+            ValueError: A number is out of range, x has a constant column, a variance beyond the
+                range of its dtype or fewer than K distinct observations, the start does not fit,
+                or, with too low a floor, a component has collapsed.
 
         Example:
             >>> from nfbook.data import old_faithful
@@ -501,6 +507,7 @@ class GaussianMixture(LatentVariableModel):
         dtype = batches.dtype
         batches = batches.in_float64()
         overall = _spread(batches)
+        check_range(overall.covariance, dtype)
         lowest = floor * overall.covariance if floor > 0 else None
 
         def m_step(model: GaussianMixture, statistics: MixtureStatistics) -> GaussianMixture:
@@ -532,6 +539,7 @@ class GaussianMixture(LatentVariableModel):
         ]
         found, history = best(fits)
         weights, means, covariances = found.weights, found.means, found.covariances
+        check_range(found._triangles.square().sum(-1), dtype)
         return Fit(_mixture(weights, means, covariances, structure, dtype), history)
 
     @property
@@ -689,7 +697,4 @@ def _check_start(
             f"start must have structure {structure}, K = {num_components} and D = {dim}, "
             "got {}, {} and {}".format(*got)
         )
-    if start.means.dtype != dtype:
-        raise TypeError(
-            f"x and start must have the same dtype, got {dtype} and {start.means.dtype}"
-        )
+    check_start_dtype(start.means, dtype)

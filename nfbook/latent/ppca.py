@@ -15,6 +15,7 @@ from nfbook._checks import (
     check_count,
     check_generator,
     check_positive,
+    check_precision,
     check_same_dtype,
     check_tensor,
     check_type,
@@ -35,7 +36,12 @@ from nfbook.latent.ppca_fit import (
     random_start,
 )
 from nfbook.latent.ppca_statistics import PPCAStatistics
-from nfbook.latent.stochastic import ascend, climb_stochastically, robbins_monro
+from nfbook.latent.stochastic import (
+    ascend,
+    check_stochastic,
+    climb_stochastically,
+    robbins_monro,
+)
 
 __all__ = ["PPCA"]
 
@@ -69,7 +75,8 @@ class PPCA(LatentVariableModel):
         noise_variance: The variance :math:`\sigma^2`, positive, in squared units of the data.
 
     Raises:
-        TypeError: A parameter is no floating-point tensor, or the dtypes differ.
+        TypeError: A parameter is no floating-point tensor, has half precision, or the dtypes
+            differ.
         ValueError: A shape does not fit, an element is NaN or infinite, or the variance is not
             positive.
 
@@ -82,9 +89,8 @@ class PPCA(LatentVariableModel):
     def __init__(self, loading: Tensor, mean: Tensor, noise_variance: Tensor | float) -> None:
         dim = check_tensor("loading", loading, ("D", "d"))["D"]
         check_tensor("mean", mean, (dim,))
-        if not isinstance(noise_variance, Tensor):
-            noise_variance = scalar("noise_variance", noise_variance)
-        check_tensor("noise_variance", noise_variance, ())
+        check_precision("loading", loading)
+        noise_variance = scalar("noise_variance", noise_variance)
         check_same_dtype(loading=loading, mean=mean, noise_variance=noise_variance)
         check_positive("noise_variance", noise_variance)
         self.loading = loading
@@ -418,7 +424,9 @@ class PPCA(LatentVariableModel):
         """
         check_type("statistics", statistics, PPCAStatistics, "PPCAStatistics")
         if statistics.maker is not self:
-            raise ValueError("statistics must come from this model's own e_step")
+            raise ValueError(
+                "statistics must come from this model's own e_step, got those of another model"
+            )
         check_every_column(statistics.gram[:, 0, 0])
         old = self._in_double()
         factor, failed = torch.linalg.cholesky_ex(statistics.gram)
@@ -554,7 +562,8 @@ class PPCA(LatentVariableModel):
             method: "closed-form", "em" or "stochastic-em".
             start: A model to start from. Without it the start has the data's mean, a random loading
                 and the average variance of the columns as noise; where EM is accelerated, it is one
-                step further. The closed form has no start.
+                step further. The closed form has no start. For EM its loading must not be zero:
+                EM would stay there.
             missing: Whether NaN stands for a missing entry. The closed form has no answer then.
             tolerance: EM stops when an iteration gains no more than this, in nats per observation.
             max_iterations: The largest number of iterations of EM.
@@ -595,6 +604,12 @@ class PPCA(LatentVariableModel):
             -15.746
         """
         check_type("missing", missing, bool, "True or False")
+        check_stopping(tolerance, max_iterations)
+        check_type("accelerate", accelerate, bool, "True or False")
+        check_stochastic(step_size, batch_size, num_steps, average)
+        if generator is not None:
+            check_generator("generator", generator)
+        check_type("progress", progress, bool, "True or False")
         if method == "closed-form":
             if missing:
                 raise ValueError('missing entries have no closed form; use method="em"')
@@ -605,8 +620,6 @@ class PPCA(LatentVariableModel):
             raise ValueError(
                 f'method must be "closed-form", "em" or "stochastic-em", got {method!r}'
             )
-        check_stopping(tolerance, max_iterations)
-        check_type("accelerate", accelerate, bool, "True or False")
         batches = Batches(x, missing=missing)
         check_latent_dim(latent_dim, batches.dim)
         if start is None:
@@ -616,6 +629,10 @@ class PPCA(LatentVariableModel):
             start = random_start(cls, batches, latent_dim, generator, accelerate=accelerate)
         else:
             check_start(cls, start, latent_dim, batches)
+            if method == "em" and not bool(start.loading.any()):
+                raise ValueError(
+                    "start must have a loading that is not zero, where EM stays, got zero"
+                )
         if method == "em":
             found, history = climb(
                 Climber(start._in_double(), accelerate),

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nfbook._checks import check_count, check_type
 from nfbook.latent.batches import Batches, moments
-from nfbook.latent.em import Fit, History
+from nfbook.latent.em import Fit, History, check_start_dtype
 from nfbook.latent.ppca_statistics import PPCAStatistics
 
 if TYPE_CHECKING:
@@ -305,10 +305,7 @@ def check_start(kind: type[PPCA], start: object, latent_dim: int, batches: Batch
     wanted, got = (batches.dim, latent_dim), tuple(start.loading.shape)
     if got != wanted:
         raise ValueError(f"start must have D = {wanted[0]} and d = {wanted[1]}, got {got}")
-    if start.mean.dtype != batches.dtype:
-        raise TypeError(
-            f"x and start must have the same dtype, got {batches.dtype} and {start.mean.dtype}"
-        )
+    check_start_dtype(start.mean, batches.dtype)
 
 
 def check_varies(mean: Tensor, variance: Tensor) -> None:
@@ -323,10 +320,9 @@ def check_varies(mean: Tensor, variance: Tensor) -> None:
     # Equal numbers may differ from their mean by its rounding.
     rounding = 4 * torch.finfo(mean.dtype).eps * mean.abs()
     if not bool(variance.isfinite().all() and (variance.sqrt() > rounding).any()):
-        raise ValueError(
-            "x must vary, with a finite variance, "
-            f"got at most {float(variance.max()):.3g} in a column"
-        )
+        # Where it overflows it may also be NaN, which is infinity times zero here.
+        most = float(variance.nan_to_num(nan=math.inf, posinf=math.inf).max())
+        raise ValueError(f"x must vary, with a finite variance, got at most {most:.3g} in a column")
 
 
 def check_every_column(count: Tensor) -> None:

@@ -42,18 +42,36 @@ def k_means_plus_plus(x: Tensor, num_clusters: int, generator: torch.Generator) 
     check_generator("generator", generator)
     first = int(torch.randint(len(x), (), generator=generator))
     centres = [x[first]]
-    squared = (x - x[first]).square().sum(1)
+    distances = _distances(x, x[first])
     while len(centres) < num_clusters:
-        if not bool((squared > 0).any()):
+        if not bool((distances > 0).any()):
             raise ValueError(
                 f"x must hold at least {num_clusters} distinct observations, got {len(centres)}"
             )
         # Relative to the largest, so that squares of small distances do not vanish in the sum.
-        chances = (squared / squared.max()).cumsum(0, dtype=torch.float64)
+        chances = (distances / distances.max()).square().cumsum(0)
         at = torch.rand((), dtype=torch.float64, generator=generator) * chances[-1]
         # The first place whose cumulative chance is above: never one whose own chance is zero, and
         # there always is one, since the random number is below 1.
         chosen = int(torch.searchsorted(chances, at, right=True))
         centres.append(x[chosen])
-        squared = torch.minimum(squared, (x - x[chosen]).square().sum(1))
+        distances = torch.minimum(distances, _distances(x, x[chosen]))
     return torch.stack(centres)
+
+
+def _distances(x: Tensor, centre: Tensor) -> Tensor:
+    """Return the distance of each row from one of them, in float64.
+
+    Each difference is measured in units of its largest element, whose square neither vanishes nor
+    overflows.
+    """
+    off = x.to(torch.float64) - centre.to(torch.float64)
+    units = off.abs().amax(1)
+    scaled = off / units.clamp(min=torch.finfo(torch.float64).tiny).unsqueeze(1)
+    distances = units * scaled.square().sum(1).sqrt()
+    if not bool(distances.isfinite().all()):
+        raise ValueError(
+            "x must have finite distances between its rows, "
+            f"got elements up to {float(x.abs().max()):g}"
+        )
+    return distances

@@ -21,7 +21,7 @@ from nfbook.latent.ppca_fit import check_noise_left
 if TYPE_CHECKING:
     from nfbook.latent.ppca import PPCA
 
-__all__ = ["ascend", "climb_stochastically", "robbins_monro"]
+__all__ = ["ascend", "check_stochastic", "climb_stochastically", "robbins_monro"]
 
 # Loading, mean and noise variance.
 Parameters = tuple[Tensor, Tensor, Tensor]
@@ -43,7 +43,8 @@ def robbins_monro(
 
     Arguments:
         first: The first step size :math:`\kappa_0`, above 0 and at most 1.
-        flat: The number :math:`\tau` of steps after which the sizes begin to fall, above 0.
+        flat: The number :math:`\tau` of steps after which the size has fallen by the factor
+            :math:`2^{-\alpha}`, above 0.
         power: The exponent :math:`\alpha`, above 1/2 and at most 1, which gives the two sums.
 
     Returns:
@@ -93,8 +94,7 @@ def ascend(
         >>> ascend(parameters, x, None, 0.5, generator)[1]
         tensor([0.5000, 1.5000])
     """
-    if not 0 < check_real("step_size", step_size) <= 1:
-        raise ValueError(f"step_size must be above 0 and at most 1, got {step_size}")
+    _check_step_size(step_size)
     loading, mean, noise_variance = parameters
     factor, _ = factor_of_m(loading, noise_variance, observed)
     centred = x - mean if observed is None else torch.where(observed, x - mean, 0.0)
@@ -114,6 +114,24 @@ def ascend(
         )
     check_noise_left(noise_variance, loading, x.dtype, advice=", or smaller steps")
     return loading, mean, noise_variance
+
+
+def check_stochastic(
+    step_size: object, batch_size: object, num_steps: object, average: object
+) -> None:
+    """Check the arguments of a fit that only stochastic EM uses.
+
+    Example:
+        >>> check_stochastic(2.0, 64, 100, True)
+        Traceback (most recent call last):
+        ...
+        ValueError: step_size must be above 0 and at most 1, got 2.0
+    """
+    if step_size is not None and not callable(step_size):
+        _check_step_size(step_size)
+    check_count("batch_size", batch_size)
+    check_count("num_steps", num_steps)
+    check_type("average", average, bool, "True or False")
 
 
 def climb_stochastically(
@@ -165,12 +183,10 @@ def climb_stochastically(
             "x must be a torch.Tensor for stochastic EM, which draws observations at random, "
             f'got {type(x).__name__}; method="em" takes batches'
         )
-    check_count("batch_size", batch_size)
-    check_count("num_steps", num_steps)
-    check_type("average", average, bool, "True or False")
+    check_stochastic(step_size, batch_size, num_steps, average)
     check_generator("generator", generator)
     assert generator is not None
-    size_of = step_size if callable(step_size) else _constant(check_real("step_size", step_size))
+    size_of = step_size if callable(step_size) else _constant(step_size)
     kind, pieces = type(model), Batches(x, missing=True)
     any_missing = bool(x.isnan().any())
 
@@ -202,6 +218,11 @@ def climb_stochastically(
     converged = abs(reached[-1] - reached[-2]) <= tolerance * len(x)
     # Every draw had a q of its own. Only where it was recorded is the bound tight.
     return Fit(result, History(after_e_step, after_e_step[1:], converged))
+
+
+def _check_step_size(step_size: object) -> None:
+    if not 0 < check_real("step_size", step_size) <= 1:
+        raise ValueError(f"step_size must be above 0 and at most 1, got {step_size}")
 
 
 def _constant(size: float) -> Callable[[int], float]:
