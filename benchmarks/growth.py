@@ -84,7 +84,8 @@ def table(result: dict[str, Any]) -> str:
         rows.append(f"| {n:,} | " + " | ".join(f"{t:.2f} ms" for t in times) + " |")
     for name in ("exponent", "exponent from 30000"):
         values = (f"{family[name]:.2f}" for family in result.values())
-        rows.append(f"| {name} | " + " | ".join(values) + " |")
+        label = name.replace("30000", "30,000")
+        rows.append(f"| {label} | " + " | ".join(values) + " |")
     return "\n".join(rows)
 
 

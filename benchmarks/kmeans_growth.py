@@ -120,6 +120,15 @@ def slopes(sizes: Sequence[float], seconds: Sequence[float]) -> list[float]:
     return [math.log(t / s) / math.log(b / a) for (a, s), (b, t) in pairwise(points)]
 
 
+def in_words(settings: dict[str, Any]) -> str:
+    """Say what stayed the same; the sizes that grow are in the tables."""
+    few, many = (settings[f"n where K grows, {version}"] for version in VERSIONS)
+    return (
+        f"D = {settings['D']}; {settings['dtype']}; n grows at K = {settings['K where n grows']}; "
+        f"K grows at n = {few:,} (loop) and {many:,} (product)"
+    )
+
+
 def table(result: dict[str, Any]) -> str:
     """One row a size, for n and for K, with the exponent from the size before."""
     parts = []

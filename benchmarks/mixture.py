@@ -74,10 +74,11 @@ def table(result: dict[str, Any]) -> str:
     for name, seconds in result["seconds"].items():
         memory = result["memory"][name] / 1e6
         rows.append(f"| {name} | {1e3 * seconds['median']:.0f} ms | {memory:.0f} MB |")
-    ratio = result["ratio"]
+    ratio, difference = result["ratio"], result["difference"]
+    verdict = f"differ by {difference:.0e}" if difference else "agree to the last digit"
     rows.append(
         f"\nRatio of the times: {ratio['median']:.2f}, between {ratio['min']:.2f} and "
         f"{ratio['max']:.2f} in {ROUNDS} rounds. After {ITERATIONS} iterations the log-likelihoods "
-        f"per observation differ by {result['difference']:.0e}."
+        f"per observation {verdict}."
     )
     return "\n".join(rows)
