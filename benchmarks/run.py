@@ -72,7 +72,9 @@ def run(name: str) -> None:
 
 def render(name: str, stored: dict[str, Any], module: ModuleType) -> None:
     """Make table and plot from the stored result."""
-    parts = [f"## {stored['title']}", _settings(stored["settings"]), module.table(stored["result"])]
+    in_words = getattr(module, "in_words", _settings)
+    settings = f"Settings: {in_words(stored['settings'])}."
+    parts = [f"## {stored['title']}", settings, module.table(stored["result"])]
     if hasattr(module, "plot"):
         figure = module.plot(stored["result"])
         figure.savefig(SHOWN / f"{name}.png", metadata={"Software": None})
@@ -82,10 +84,13 @@ def render(name: str, stored: dict[str, Any], module: ModuleType) -> None:
 
 
 def _settings(settings: dict[str, Any]) -> str:
-    shown = (
-        f"{k} = {', '.join(map(str, v)) if isinstance(v, list) else v}" for k, v in settings.items()
-    )
-    return "Settings: " + "; ".join(shown) + "."
+    values = {k: v if isinstance(v, list) else [v] for k, v in settings.items()}
+    return "; ".join(f"{k} = {', '.join(map(_number, v))}" for k, v in values.items())
+
+
+def _number(value: Any) -> str:
+    """Return a setting as the tables show it, with separators in large whole numbers."""
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def main(arguments: list[str]) -> int:
