@@ -1,0 +1,87 @@
+"""Trainable distributions: one module class for each family of flows.
+
+`FAMILIES` names them all. Each one is made by ``Family(features, context=0, length=K,
+hidden_features=(64, 64))`` and gives a distribution when it is called.
+"""
+
+from __future__ import annotations
+
+from nfbook.flows.actnorm import ActNormFlow
+from nfbook.flows.affine import AffineFlow
+from nfbook.flows.autoregressive import (
+    IAF,
+    MAF,
+    AutoregressiveFlow,
+    NeuralSplineAutoregressive,
+)
+from nfbook.flows.base import Flow, FlowDistribution, StandardNormal
+from nfbook.flows.chain import Chain, Fixed, Transformed
+from nfbook.flows.continuous import CNF, TanhField
+from nfbook.flows.coupling import NICE, CouplingFlow, NeuralSplineCoupling, RealNVP
+from nfbook.flows.dynamics import HamiltonianFlow, LangevinFlow, TargetedFlow
+from nfbook.flows.householder import HouseholderFlow
+from nfbook.flows.linear import PLUFlow, QRFlow
+from nfbook.flows.matching import flow_matching_loss
+from nfbook.flows.planar import PlanarFlow
+from nfbook.flows.radial import RadialFlow
+from nfbook.flows.sylvester import (
+    HouseholderSylvesterFlow,
+    OrthogonalSylvesterFlow,
+    SylvesterFlow,
+    TriangularSylvesterFlow,
+)
+
+__all__ = [
+    "CNF",
+    "FAMILIES",
+    "IAF",
+    "MAF",
+    "NICE",
+    "ActNormFlow",
+    "AffineFlow",
+    "AutoregressiveFlow",
+    "Chain",
+    "CouplingFlow",
+    "Fixed",
+    "Flow",
+    "FlowDistribution",
+    "HamiltonianFlow",
+    "HouseholderFlow",
+    "HouseholderSylvesterFlow",
+    "LangevinFlow",
+    "NeuralSplineAutoregressive",
+    "NeuralSplineCoupling",
+    "OrthogonalSylvesterFlow",
+    "PLUFlow",
+    "PlanarFlow",
+    "QRFlow",
+    "RadialFlow",
+    "RealNVP",
+    "StandardNormal",
+    "SylvesterFlow",
+    "TanhField",
+    "TargetedFlow",
+    "Transformed",
+    "TriangularSylvesterFlow",
+    "flow_matching_loss",
+]
+
+FAMILIES: dict[str, type[Flow]] = {
+    "planar": PlanarFlow,
+    "radial": RadialFlow,
+    "householder": HouseholderFlow,
+    "sylvester-orthogonal": OrthogonalSylvesterFlow,
+    "sylvester-householder": HouseholderSylvesterFlow,
+    "sylvester-triangular": TriangularSylvesterFlow,
+    "plu": PLUFlow,
+    "qr": QRFlow,
+    "affine": AffineFlow,
+    "actnorm": ActNormFlow,
+    "cnf": CNF,
+    "nice": NICE,
+    "realnvp": RealNVP,
+    "spline-coupling": NeuralSplineCoupling,
+    "maf": MAF,
+    "iaf": IAF,
+    "spline-autoregressive": NeuralSplineAutoregressive,
+}

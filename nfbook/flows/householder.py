@@ -1,0 +1,76 @@
+"""The Householder flow: a Gaussian whose axes are turned by reflections."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from nfbook._checks import check_count
+from nfbook.flows.base import Flow
+from nfbook.networks import Parameters
+from nfbook.transforms.base import Compose
+from nfbook.transforms.elementwise import ScaleAndShift
+from nfbook.transforms.householder import Householder
+
+__all__ = ["HouseholderFlow"]
+
+
+class HouseholderFlow(Flow):
+    r"""A scale and a shift of each coordinate, then K reflections (Tomczak and Welling, 2016).
+
+    .. math:: \mathbf{y} = \mathbf{H}_K \cdots \mathbf{H}_1
+        (\boldsymbol{\sigma} \odot \mathbf{z} + \boldsymbol{\mu}).
+
+    Reflections alone would do nothing here, since they leave N(0, I) as it is. They need a
+    Gaussian with axes to turn, and the scale and shift make it. In the paper that is the
+    encoder's :math:`\mathcal{N}(\boldsymbol{\mu}, \operatorname{diag} \boldsymbol{\sigma}^2)`.
+    With Q the product of the reflections, the result is again a Gaussian,
+
+    .. math:: \mathcal{N}\bigl(\mathbf{Q} \boldsymbol{\mu},\;
+        \mathbf{Q} \operatorname{diag}(\boldsymbol{\sigma}^2)\, \mathbf{Q}^\top\bigr).
+
+    K = D - 1 reflections reach every Gaussian: they give every set of orthogonal axes up to the
+    axes' directions, on which a covariance does not depend.
+
+    Both directions cost O(KD), and the determinant is that of the scale alone. At the start scale
+    and shift are the identity, and the mirrors are random.
+
+    Arguments:
+        features: The dimension D.
+        context: The size of the context that gives the parameters; 0 for free ones.
+        length: The number of reflections K.
+        hidden_features: The widths of the network from context to parameters.
+        generator: The source of the initial parameters.
+
+    Example:
+        >>> flow = HouseholderFlow(3, length=2)
+        >>> flow().rsample((5,)).shape
+        torch.Size([5, 3])
+    """
+
+    def __init__(
+        self,
+        features: int,
+        context: int = 0,
+        length: int = 8,
+        hidden_features: Sequence[int] = (64, 64),
+        *,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__(features, context)
+        check_count("length", length)
+        self.scale_and_shift = ScaleAndShift()
+        start = {
+            "affine": torch.zeros(features, self.scale_and_shift.size),
+            "vectors": torch.empty(length, features).normal_(generator=generator),
+        }
+        self.parameters_of = Parameters(start, context, hidden_features, generator=generator)
+
+    def transform(self, context: Tensor | None = None) -> Compose:
+        """Return the scale and shift, followed by the reflections."""
+        parameters = self.parameters_of(context)
+        return Compose(
+            [self.scale_and_shift(parameters["affine"]), Householder(parameters["vectors"])]
+        )

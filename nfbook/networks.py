@@ -1,0 +1,150 @@
+"""The networks that turn a context, or a part of a vector, into a flow's parameters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from nfbook._checks import check_count
+
+__all__ = ["MLP", "Parameters", "linear"]
+
+
+def linear(
+    inputs: int, outputs: int, *, bias: bool = True, generator: torch.Generator | None = None
+) -> nn.Linear:
+    r"""Return a linear layer whose weights are uniform on :math:`\pm 1/\sqrt{\text{inputs}}`.
+
+    That is torch's own start, drawn from an explicit generator.
+
+    Example:
+        >>> linear(3, 2, generator=torch.Generator().manual_seed(0)).weight.shape
+        torch.Size([2, 3])
+    """
+    layer: nn.Linear = nn.utils.skip_init(nn.Linear, inputs, outputs, bias=bias)
+    bound = 1 / math.sqrt(max(inputs, 1))
+    for parameter in layer.parameters():
+        nn.init.uniform_(parameter, -bound, bound, generator=generator)
+    return layer
+
+
+class MLP(nn.Module):
+    r"""A multilayer perceptron of a vector and, if there is one, a context.
+
+    The context enters the first layer: :math:`\mathbf{W} \mathbf{x} + \mathbf{C} \mathbf{c} +
+    \mathbf{b}`. A context that is shared by many x is multiplied only once.
+
+    Arguments:
+        inputs: The size of x; 0 if there is only a context.
+        outputs: The size of the result.
+        hidden_features: The width of each hidden layer; with none the map is affine.
+        context: The size of the context c; 0 if there is none.
+        activation: The class of the module between two layers.
+        zero: Whether the last layer starts at zero.
+        generator: The source of the initial weights; torch's global one if None.
+
+    Example:
+        >>> network = MLP(2, 5, (16, 16), context=3)
+        >>> network(torch.zeros(7, 4, 2), torch.zeros(4, 3)).shape
+        torch.Size([7, 4, 5])
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        hidden_features: Sequence[int] = (64, 64),
+        *,
+        context: int = 0,
+        activation: type[nn.Module] = nn.ReLU,
+        zero: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        check_count("inputs", inputs, minimum=0)
+        check_count("outputs", outputs)
+        check_count("context", context, minimum=0)
+        for width in hidden_features:
+            check_count("every one of hidden_features", width)
+        first, *widths = [*hidden_features, outputs]
+        # One draw for both parts of the first layer, so that its scale follows its full width.
+        joint = linear(inputs + context, first, generator=generator)
+        self.weight = nn.Parameter(joint.weight.detach()[:, :inputs].clone())
+        self.context_weight = nn.Parameter(joint.weight.detach()[:, inputs:].clone())
+        self.bias = nn.Parameter(joint.bias.detach())
+        layers: list[nn.Module] = []
+        for before, after in zip([first, *widths], widths, strict=False):
+            layers += [activation(), linear(before, after, generator=generator)]
+        self.layers = nn.Sequential(*layers)
+        if zero:
+            last = layers[-1] if layers else self
+            for parameter in last.parameters():
+                nn.init.zeros_(parameter)
+
+    def forward(self, x: Tensor | None, context: Tensor | None = None) -> Tensor:
+        """Return the outputs, `(*, outputs)`, of x `(*, inputs)` and context `(*, context)`."""
+        if x is None:
+            assert context is not None, "a network needs an input"
+            hidden = functional.linear(context, self.context_weight, self.bias)
+        else:
+            hidden = functional.linear(x, self.weight, self.bias)
+            if context is not None:
+                hidden = hidden + functional.linear(context, self.context_weight)
+        result: Tensor = self.layers(hidden)
+        return result
+
+
+class Parameters(nn.Module):
+    r"""The parameters of a transform, one tensor for each name: free, or a function of a context.
+
+    .. math:: \text{parameters} = \text{start} + \text{network}(\text{context})
+
+    The network's last layer starts at zero, so at first every context gives the same parameters,
+    the start. Without a context there is no network. The start is trained in both cases.
+
+    Arguments:
+        start: The initial tensors.
+        context: The size of the context; 0 for none.
+        hidden_features: The widths of the network's hidden layers; with none it is linear.
+        generator: The source of the network's initial weights.
+
+    Example:
+        >>> start = {"shift": torch.ones(2), "log_scale": torch.zeros(2)}
+        >>> parameters = Parameters(start, context=3)
+        >>> parameters(torch.zeros(7, 3))["shift"].shape
+        torch.Size([7, 2])
+    """
+
+    def __init__(
+        self,
+        start: Mapping[str, Tensor],
+        context: int = 0,
+        hidden_features: Sequence[int] = (64, 64),
+        *,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.shapes = {name: tuple(value.shape) for name, value in start.items()}
+        self.start = nn.Parameter(torch.cat([value.flatten() for value in start.values()]))
+        self.network = None
+        if context:
+            size = len(self.start)
+            self.network = MLP(
+                0, size, hidden_features, context=context, zero=True, generator=generator
+            )
+
+    def forward(self, context: Tensor | None = None) -> dict[str, Tensor]:
+        """Return the tensors by name, each with the context's batch dimensions in front."""
+        flat = self.start
+        if self.network is not None:
+            flat = flat + self.network(None, context)
+        sizes = [math.prod(shape) for shape in self.shapes.values()]
+        pieces = flat.split(sizes, dim=-1)
+        return {
+            name: piece.unflatten(-1, shape) if len(shape) != 1 else piece
+            for (name, shape), piece in zip(self.shapes.items(), pieces, strict=True)
+        }

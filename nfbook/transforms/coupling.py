@@ -1,0 +1,310 @@
+"""Coupling layers: a part of the vector stays, and says how the rest is transformed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from nfbook._checks import check_callable, check_type
+from nfbook.networks import MLP
+from nfbook.transforms.base import Compose, Transform
+from nfbook.transforms.elementwise import Elementwise, ScaleAndShift
+
+__all__ = ["AffineCouplingStack", "Conditioner", "Coupling", "Partition"]
+
+# From the coordinates that stay, `(*, kept)`, and the context to parameters `(*, P * moved)`.
+Conditioner = Callable[[Tensor, Tensor | None], Tensor]
+
+
+class Partition(nn.Module):
+    r"""The coordinates of a vector in two groups: those that stay and those that move.
+
+    It holds their numbers rather than the mask, as buffers, which follow a module to its device.
+
+    Arguments:
+        mask: True where a coordinate stays, `(D,)`. All may move, but not all may stay.
+
+    Raises:
+        TypeError: The mask is no tensor, or not of booleans.
+        ValueError: It is no vector, is empty, or no coordinate moves.
+
+    Example:
+        >>> kept, moved = Partition(torch.tensor([True, False, True])).split(torch.arange(3.0))
+        >>> kept, moved
+        (tensor([0., 2.]), tensor([1.]))
+    """
+
+    kept: Tensor
+    moved: Tensor
+    places: Tensor
+
+    def __init__(self, mask: Tensor) -> None:
+        super().__init__()
+        check_type("mask", mask, Tensor, "a torch.Tensor")
+        if mask.dtype != torch.bool:
+            raise TypeError(f"mask must be a tensor of booleans, got {mask.dtype}")
+        if mask.dim() != 1 or not len(mask):
+            raise ValueError(f"mask must have shape (D,), got {tuple(mask.shape)}")
+        if bool(mask.all()):
+            raise ValueError("mask must be False somewhere, got True everywhere")
+        kept, moved = mask.nonzero().squeeze(-1), (~mask).nonzero().squeeze(-1)
+        self.register_buffer("kept", kept)
+        self.register_buffer("moved", moved)
+        self.register_buffer("places", torch.cat([kept, moved]).argsort())
+
+    def split(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the coordinates that stay and those that move, of z `(*, D)`."""
+        return z.index_select(-1, self.kept), z.index_select(-1, self.moved)
+
+    def join(self, kept: Tensor, moved: Tensor) -> Tensor:
+        """Return the vector whose parts these are."""
+        kept = kept.expand(*moved.shape[:-1], -1)
+        return torch.cat([kept, moved], dim=-1).index_select(-1, self.places)
+
+
+class Coupling(Transform):
+    r"""A coupling layer (Dinh, Krueger and Bengio, 2015; Dinh, Sohl-Dickstein and Bengio, 2017).
+
+    With A the coordinates that stay, B the others, and c a context,
+
+    .. math::
+        \mathbf{y}_A = \mathbf{z}_A, \qquad
+        y_i = g\bigl(z_i;\, \theta_i(\mathbf{z}_A, \mathbf{c})\bigr)
+        \quad \text{for } i \in B, \qquad
+        \log |\det J_t(\mathbf{z})| = \sum_{i \in B} \log |g'(z_i; \theta_i)|.
+
+    The Jacobian is triangular, if A comes first. The inverse knows :math:`\mathbf{z}_A =
+    \mathbf{y}_A`, so it has the same parameters :math:`\theta`, and costs the same. The function
+    that gives them is never inverted, and may be any function.
+
+    Arguments:
+        mask: True where a coordinate stays, `(D,)`; or a `Partition`.
+        conditioner: A function or module from the coordinates that stay, `(*, |A|)`, and the
+            context to the parameters of the others, `(*, P |B|)`: the first parameter of all of
+            them, then the second, and so on.
+        elementwise: What makes the transform g of raw parameters `(*, |B|, P)`.
+        context: The conditioner's second argument, `(*, C)`; None for none.
+
+    Raises:
+        TypeError: The mask is not boolean, or the conditioner is no function.
+        ValueError: The mask is not a vector, or lets no coordinate move.
+
+    Example:
+        The second coordinate is shifted by the square of the first:
+
+        >>> from nfbook.transforms import Additive
+        >>> mask = torch.tensor([True, False])
+        >>> layer = Coupling(mask, lambda kept, context: kept.square(), Additive())
+        >>> layer(torch.tensor([3.0, 1.0]))
+        tensor([ 3., 10.])
+        >>> layer.inv(torch.tensor([3.0, 10.0]))
+        tensor([3., 1.])
+    """
+
+    def __init__(
+        self,
+        mask: Tensor | Partition,
+        conditioner: Conditioner,
+        elementwise: Elementwise,
+        context: Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        check_callable("conditioner", conditioner)
+        self.partition = mask if isinstance(mask, Partition) else Partition(mask)
+        self.conditioner, self.elementwise, self.context = conditioner, elementwise, context
+
+    def call_and_ladj(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Transform the coordinates that move, given the others."""
+        kept, moved = self.partition.split(z)
+        moved, ladj = self.given(kept).call_and_ladj(moved)
+        return self.partition.join(kept, moved), ladj
+
+    def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Transform them back, given the others."""
+        kept, moved = self.partition.split(y)
+        moved, ladj = self.given(kept).inverse_and_ladj(moved)
+        return self.partition.join(kept, moved), ladj
+
+    def given(self, kept: Tensor) -> Transform:
+        """Return the transform of the coordinates that move."""
+        raw = self.conditioner(kept, self.context)
+        count, size = len(self.partition.moved), self.elementwise.size
+        return self.elementwise(raw.reshape(*raw.shape[:-1], size, count).mT)
+
+
+class AffineCouplingStack(Transform):
+    r"""K affine coupling layers of two groups that take turns, evaluated together.
+
+    In the layers of even number k = 0, 2, ... the first group stays, in the others the second. Then
+    the vector has to be taken apart and put together only once, and the networks' layers and the
+    scalings follow each other without anything between. The backward pass is written by hand.
+    Second derivatives are those of `layers`, which is the same map.
+
+    Arguments:
+        partitions: One for each layer: the two groups, and in every second layer exchanged.
+        networks: One perceptron with ReLU for each layer, see `Coupling` for its outputs.
+        context: The networks' second argument, `(*, C)`; None for none.
+        bound: The largest log-scale, see `ScaleAndShift`.
+
+    Example:
+        >>> mask = torch.tensor([True, False, False])
+        >>> networks = [MLP(1, 4, (8,)), MLP(2, 2, (8,))]
+        >>> stack = AffineCouplingStack([Partition(mask), Partition(~mask)], networks, bound=3.0)
+        >>> z = torch.randn(5, 3)
+        >>> torch.allclose(stack(z), stack.layers(z), atol=1e-6)
+        True
+    """
+
+    def __init__(
+        self,
+        partitions: Sequence[Partition],
+        networks: Sequence[MLP],
+        context: Tensor | None = None,
+        *,
+        bound: float,
+    ) -> None:
+        super().__init__()
+        self.partitions, self.networks = tuple(partitions), tuple(networks)
+        self.context, self.bound = context, bound
+
+    @property
+    def layers(self) -> Compose:
+        """The same layers, one after the other."""
+        elementwise = ScaleAndShift(self.bound)
+        return Compose(
+            [
+                Coupling(partition, network, elementwise, self.context)
+                for partition, network in zip(self.partitions, self.networks, strict=True)
+            ]
+        )
+
+    def call_and_ladj(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Go through all layers."""
+        return self._run(z, inverse=False)
+
+    def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Go back through all layers."""
+        return self._run(y, inverse=True)
+
+    def _run(self, z: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
+        batch = z.shape[:-1]
+        parameters: list[Tensor] = []
+        for network in self.networks:
+            start: Tensor = network.bias
+            if self.context is not None:
+                start = start + functional.linear(self.context, network.context_weight)
+                batch = torch.Size(torch.broadcast_shapes(z.shape[:-1], start.shape[:-1]))
+                start = start.expand(*batch, -1).reshape(batch.numel(), start.shape[-1])
+            parameters += [start, network.weight]
+            for layer in cast("list[nn.Linear]", list(network.layers)[1::2]):
+                parameters += [layer.bias, layer.weight]
+        size = len(parameters) // len(self.networks)
+        points = z.expand(*batch, -1).reshape(batch.numel(), z.shape[-1])
+        groups = self.partitions[0]
+        y, ladj, *_ = _Stack.apply(  # type: ignore[no-untyped-call]
+            inverse, self.bound, size, groups.kept, groups.moved, groups.places, points, *parameters
+        )
+        return y.view(*batch, z.shape[-1]), ladj.view(batch)
+
+
+def _go(
+    inverse: bool,
+    bound: float,
+    size: int,
+    kept: Tensor,
+    moved: Tensor,
+    places: Tensor,
+    points: Tensor,
+    *parameters: Tensor,
+) -> tuple[Tensor, ...]:
+    """Return the points' images `(n, D)`, the ladj, and what the backward pass needs."""
+    sign = -1 if inverse else 1
+    count = len(parameters) // size
+    groups = [points.index_select(1, kept), points.index_select(1, moved)]
+    logs, memory = [], []
+    for k in reversed(range(count)) if inverse else range(count):
+        start, weight, *others = parameters[k * size : (k + 1) * size]
+        stays, before = groups[k % 2], groups[1 - k % 2]
+        hidden = []
+        out = torch.addmm(start, stays, weight.mT)
+        for bias, weight in zip(others[::2], others[1::2], strict=True):
+            hidden.append(out.relu_())
+            out = torch.addmm(bias, out, weight.mT)
+        shift, raw = out.chunk(2, -1)
+        # 1 + |raw| / bound, or the negative, for the inverse
+        damp = torch.rsub(raw.abs(), sign, alpha=-sign / bound)
+        log_scale = raw / damp
+        scale = log_scale.exp()
+        after = (before - shift) * scale if inverse else torch.addcmul(shift, before, scale)
+        groups[1 - k % 2] = after
+        logs.append(log_scale)
+        memory += [after if inverse else before, scale, damp, stays, *hidden]
+    y = torch.cat(groups, 1).index_select(1, places)
+    return y, torch.cat(logs, 1).sum(1), *memory
+
+
+class _Stack(torch.autograd.Function):
+    """The stack for points `(n, D)`, and a first bias that is shared or one for each `(n, H)`."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(*inputs: Any) -> tuple[Tensor, ...]:
+        return _go(*inputs)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.options = inputs[:3]
+        ctx.inputs = len(inputs) - 3
+        ctx.save_for_backward(*inputs[3:], *output[2:])
+        ctx.mark_non_differentiable(*output[2:])
+        # Else there would be zeros for all that is kept.
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(
+        ctx: Any, grad_y: Tensor | None, grad_ladj: Tensor | None, *_: Any
+    ) -> tuple[Any, ...]:
+        inverse, _, size = ctx.options
+        inputs, memory = ctx.saved_tensors[: ctx.inputs], ctx.saved_tensors[ctx.inputs :]
+        kept, moved, places, points, *parameters = inputs
+        grad_y = torch.zeros_like(points) if grad_y is None else grad_y
+        grad_ladj = points.new_zeros(len(points)) if grad_ladj is None else grad_ladj
+        if torch.is_grad_enabled():
+            # Somebody wants second derivatives.
+            def plain(*tensors: Tensor) -> tuple[Tensor, ...]:
+                return _go(*ctx.options, kept, moved, places, *tensors)[:2]
+
+            pull_back: Any = torch.func.vjp(plain, *inputs[3:])[1]
+            return *[None] * 6, *pull_back((grad_y, grad_ladj))
+
+        sign = -1 if inverse else 1
+        count = len(parameters) // size
+        each = len(memory) // count
+        grads = [grad_y.index_select(1, kept), grad_y.index_select(1, moved)]
+        to_log_scale = (-grad_ladj if inverse else grad_ladj).unsqueeze(1)
+        to_parameters: list[Tensor] = [grad_ladj] * len(parameters)
+        for step in reversed(range(count)):
+            k = count - 1 - step if inverse else step
+            point, scale, damp, stays, *hidden = memory[step * each : (step + 1) * each]
+            start, weight, *others = parameters[k * size : (k + 1) * size]
+            grad = grads[1 - k % 2]
+            through = grad * scale
+            grads[1 - k % 2] = through
+            to_raw = torch.addcmul(to_log_scale, grad if inverse else through, point, value=sign)
+            to_out = torch.cat([-through if inverse else grad, to_raw / damp / damp], 1)
+            last = (k + 1) * size - 1
+            for h, w in zip(reversed(hidden), others[::-2], strict=True):
+                to_parameters[last - 1], to_parameters[last] = to_out.sum(0), to_out.mT @ h
+                to_out = torch.ops.aten.threshold_backward(to_out @ w, h, 0)
+                last -= 2
+            to_parameters[last - 1] = to_out if start.dim() == 2 else to_out.sum(0)
+            to_parameters[last] = to_out.mT @ stays
+            if step or ctx.needs_input_grad[6]:
+                grads[k % 2] = torch.addmm(grads[k % 2], to_out, weight)
+        to_points = torch.cat(grads, 1).index_select(1, places)
+        return *[None] * 6, to_points, *to_parameters

@@ -1,0 +1,154 @@
+"""From images with whole numbers as pixels to vectors with a density, and back."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from nfbook._checks import check_count, check_real, check_type
+from nfbook.transforms.bounded import Box
+
+__all__ = ["bits_per_dimension", "dequantise", "pixel_box", "quantise"]
+
+# How many machine epsilons lie between the edge of a cell and the nearest point that is drawn in
+# it. From x to its logit and back, no more than one is lost for an alpha up to 1/4.
+ROUNDINGS = 8
+
+
+def dequantise(
+    k: Tensor,
+    levels: int = 256,
+    *,
+    dtype: torch.dtype | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    r"""Return :math:`x = (k + u) / 256` with noise u that is uniform on [0, 1).
+
+    A density of whole numbers grows without bound where it puts a spike on each. With the noise it
+    cannot: the average of :math:`\log p(x)` over u is a lower bound on the logarithm of the
+    probability that the density gives to the whole cell (Theis, van den Oord and Bethge, 2016,
+    section 3.1).
+
+    Arguments:
+        k: Whole numbers from 0 to ``levels`` - 1, of any shape.
+        levels: How many there are.
+        dtype: That of x; torch's default one if None.
+        generator: The source of the noise; torch's global one if None.
+
+    Returns:
+        Numbers strictly between 0 and 1, of the same shape. `quantise` gives back k exactly, before
+        and after `pixel_box`.
+
+    Raises:
+        TypeError: k is no tensor of integers.
+        ValueError: There are none, one lies outside of its range, or the levels are too many for
+            the dtype.
+
+    Example:
+        >>> k = torch.tensor([0, 3, 255])
+        >>> x = dequantise(k, generator=torch.Generator().manual_seed(0))
+        >>> (256 * x).floor()
+        tensor([  0.,   3., 255.])
+    """
+    check_type("k", k, Tensor, "a torch.Tensor")
+    check_count("levels", levels, minimum=2)
+    if k.is_floating_point() or k.is_complex() or k.dtype == torch.bool:
+        raise TypeError(f"k must hold integers, got {k.dtype}")
+    if k.numel() == 0:
+        raise ValueError(f"k must not be empty, got shape {tuple(k.shape)}")
+    # As Python numbers: in uint8, 256 is 0.
+    least, most = int(k.min()), int(k.max())
+    if least < 0 or most >= levels:
+        raise ValueError(f"k must lie between 0 and {levels - 1}, got {least} to {most}")
+    dtype = torch.get_default_dtype() if dtype is None else dtype
+    u = torch.rand(k.shape, generator=generator, dtype=dtype, device=k.device)
+    return within_cell(k, u, levels)
+
+
+def within_cell(k: Tensor, u: Tensor, levels: int = 256) -> Tensor:
+    r"""Return :math:`(k + u) / 256` for given noise, with the dtype of u.
+
+    Rounding must not carry a point over the edge of its cell. It would: in float32,
+    :math:`255 + (1 - 2^{-24})` is 256. So u is first moved to the middle of one of many equal parts
+    of [0, 1). In float32 there are 2048 parts for 256 levels, in float64 2⁴⁰.
+    """
+    parts = int(1 / (2 * ROUNDINGS * torch.finfo(u.dtype).eps * levels))
+    if parts < 1:
+        raise ValueError(f"levels must be fewer to be told apart in {u.dtype}, got {levels}")
+    middle = ((u * parts).floor().clamp(max=parts - 1) + 0.5) / parts
+    return (k + middle) / levels
+
+
+def quantise(x: Tensor, levels: int = 256) -> Tensor:
+    r"""Return :math:`\lfloor 256 x \rfloor`, the inverse of `dequantise`, as int64.
+
+    A sample a little outside of [0, 1] goes to the nearest level.
+
+    Example:
+        >>> quantise(torch.tensor([-0.001, 0.5, 1.0]))
+        tensor([  0, 128, 255])
+    """
+    return (x * levels).floor().clamp(0, levels - 1).to(torch.int64)
+
+
+def pixel_box(alpha: float = 0.05) -> Box:
+    r"""Return the transform whose inverse is the logit of dequantised pixels.
+
+    .. math:: \mathbf{y} = \operatorname{logit}\bigl(\alpha + (1 - 2 \alpha) \mathbf{x}\bigr),
+        \qquad \mathbf{x} = \frac{\sigma(\mathbf{y}) - \alpha}{1 - 2 \alpha}.
+
+    A flow on all vectors y cannot give a density on [0, 1] as it is, and
+    the logit of a black pixel would be far away. The step is that of Dinh, Sohl-Dickstein and
+    Bengio (2017, section 4.1), in the form of Papamakarios, Pavlakou and Murray (2017). Solved for
+    x it is a `Box` that reaches beyond [0, 1] by :math:`\alpha / (1 - 2 \alpha)`.
+
+    ``Transformed(flow, pixel_box())`` is a density of x. Its `log_prob` includes the
+    log-determinant of the logit, so it is what `bits_per_dimension` takes.
+
+    Arguments:
+        alpha: From 0 to 1/4; near 1/2 the pixels would lose their last digits. Papers use 0.05, or
+            1e-6 for MNIST.
+
+    Raises:
+        TypeError: It is no number.
+        ValueError: It lies outside of its range.
+
+    Example:
+        >>> box = pixel_box(0.05)
+        >>> x = torch.tensor([0.25])
+        >>> torch.allclose(box.inv(x), torch.logit(0.05 + 0.9 * x))
+        True
+    """
+    if not 0 <= check_real("alpha", alpha) <= 0.25:
+        raise ValueError(f"alpha must lie between 0 and 0.25, got {alpha}")
+    return Box(0.0, 1.0, margin=alpha / (1 - 2 * alpha))
+
+
+def bits_per_dimension(log_prob: Tensor, features: int, levels: int = 256) -> Tensor:
+    r"""Return the code length of an image, in bits for each of its D numbers.
+
+    .. math:: - \frac{\log_2 p(\mathbf{x}) - D \log_2 256}{D}
+        = - \frac{\log p(\mathbf{x})}{D \log 2} + 8.
+
+    A cell of :math:`\mathbf{x} \in [0, 1]^D` has the volume :math:`256^{-D}`, so the density times
+    that is about the probability of the whole numbers. A uniform density needs 8 bits.
+
+    Arguments:
+        log_prob: The log-density of the dequantised x in [0, 1], in nats, `(*)`. That of the logit
+            y is another one.
+        features: The dimension D.
+        levels: The number of values of a pixel.
+
+    Returns:
+        Bits for each dimension, `(*)`. Their mean over the noise is an upper bound on the code
+        length of the best code for the whole numbers.
+
+    Example:
+        >>> bits_per_dimension(torch.tensor(0.0), features=784)
+        tensor(8.)
+    """
+    check_count("features", features)
+    check_count("levels", levels, minimum=2)
+    return (math.log(levels) - log_prob / features) / math.log(2)

@@ -1,0 +1,289 @@
+"""Planar layers: one plainly, and a stack of them with little more than two matrix products."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from nfbook.transforms.base import Compose, Transform
+from nfbook.transforms.roots import increasing_root
+
+__all__ = ["Planar", "PlanarStack"]
+
+# The smallest value that wᵀû may come near to is -1; the shift makes û = u where wᵀu = 0.
+SHIFT = math.log(math.e - 1)
+
+# Layers whose inner products are computed together. With more of them there are more products, with
+# fewer more calls. And what belongs to a block should stay in the processor's cache.
+BLOCK = 40
+
+
+class Planar(Transform):
+    r"""A planar layer (Rezende and Mohamed, 2015, equation 10).
+
+    .. math::
+        t(\mathbf{z}) = \mathbf{z} + \hat{\mathbf{u}} \tanh(\mathbf{w}^\top \mathbf{z} + b),
+        \qquad
+        \hat{\mathbf{u}} = \mathbf{u} + \frac{m(a) - a}{\|\mathbf{w}\|^2}\, \mathbf{w},
+        \qquad a = \mathbf{w}^\top \mathbf{u}.
+
+    The layer is invertible if :math:`\mathbf{w}^\top \hat{\mathbf{u}} = m(a) > -1`. The paper takes
+    :math:`m(a) = \log(1 + e^a) - 1`. Then u = 0 does not give the identity, and û grows without
+    bound as w goes to zero. Here :math:`m(a) = \log(1 + (e - 1) e^a) - 1`, which is above -1 too
+    and has m(0) = 0 and :math:`|m(a)| \le |a|`. So u = 0 is the identity, and û is never longer
+    than u. With w = 0 the layer is a shift.
+
+    With :math:`h = \tanh(\mathbf{w}^\top \mathbf{z} + b)` the determinant is a weighted mean,
+
+    .. math:: \det J_t(\mathbf{z}) = 1 + \mathbf{w}^\top \hat{\mathbf{u}} \,(1 - h^2)
+        = h^2 + (1 - h^2)(1 + \mathbf{w}^\top \hat{\mathbf{u}}),
+
+    which is positive and loses no digits.
+
+    The inverse needs one number, :math:`x = \mathbf{w}^\top \mathbf{z} + b`. Multiplying by
+    :math:`\mathbf{w}^\top` shows that it solves
+    :math:`x + m(a) \tanh x = \mathbf{w}^\top \mathbf{y} + b`, whose left side increases.
+
+    Arguments:
+        w: `(*, D)`.
+        u: `(*, D)`.
+        b: `(*)`.
+
+    Example:
+        >>> layer = Planar(torch.tensor([1.0, 0.0]), torch.tensor([2.0, 0.0]), torch.tensor(0.0))
+        >>> y = layer(torch.tensor([0.3, 0.7]))
+        >>> layer.inv(y)
+        tensor([0.3000, 0.7000])
+    """
+
+    def __init__(self, w: Tensor, u: Tensor, b: Tensor) -> None:
+        super().__init__()
+        self.w, self.u, self.b = w, u, b
+
+    @property
+    def u_hat(self) -> Tensor:
+        """The vector û, `(*, D)`, with which the layer is invertible."""
+        a = (self.w * self.u).sum(-1, keepdim=True)
+        squared = self.w.square().sum(-1, keepdim=True)
+        return self.u + excess(a) / torch.where(squared > 0, squared, 1) * self.w
+
+    @property
+    def least_slope(self) -> Tensor:
+        r"""The smallest the determinant can be, :math:`1 + \mathbf{w}^\top \hat{\mathbf{u}}`."""
+        return slope_at_zero((self.w * self.u).sum(-1))
+
+    def call_and_ladj(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Move z along û."""
+        h = torch.tanh((self.w * z).sum(-1) + self.b)
+        return z + self.u_hat * h.unsqueeze(-1), det(h, self.least_slope).log()
+
+    def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Solve for the number x, then undo the move."""
+        s = self.least_slope
+        target, s = torch.broadcast_tensors((self.w * y).sum(-1) + self.b, s)
+        reach = (s - 1).abs().detach()
+        x = increasing_root(
+            lambda x: x + (s - 1) * torch.tanh(x) - target,
+            lambda x: det(torch.tanh(x), s),
+            target.detach() - reach,
+            target.detach() + reach,
+        )
+        h = torch.tanh(x)
+        return y - self.u_hat * h.unsqueeze(-1), -det(h, s).log()
+
+
+def slope_at_zero(a: Tensor) -> Tensor:
+    r"""Return :math:`1 + m(a) = \log(1 + (e - 1) e^a)`."""
+    # torch leaves out the exponential beyond 20, where float64 still sees it.
+    return functional.softplus(a + SHIFT, threshold=50)
+
+
+def excess(a: Tensor) -> Tensor:
+    r"""Return :math:`m(a) - a`, which is zero at zero, without cancellation.
+
+    Each sign of a has its own form, :math:`\log(1 + (e^{-a} - 1)/e)` and
+    :math:`\log(1 + (1 - 1/e)(e^a - 1)) - a`.
+    """
+    right = torch.log1p(torch.expm1(-a.clamp(min=0)) / math.e)
+    left = torch.log1p(torch.expm1(a.clamp(max=0)) * (1 - 1 / math.e)) - a
+    return torch.where(a >= 0, right, left)
+
+
+def det(h: Tensor, s: Tensor) -> Tensor:
+    r"""Return :math:`h^2 + (1 - h^2) s`."""
+    h_squared = h.square()
+    return h_squared + (1 - h_squared) * s
+
+
+class PlanarStack(Transform):
+    r"""K planar layers, evaluated together.
+
+    A layer of its own costs an inner product and a vector sum, K times one after the other. But
+    the inner products can be known beforehand, since each layer adds a multiple of its û:
+
+    .. math::
+        x_k = \mathbf{w}_k^\top \mathbf{z}_{k-1} + b_k
+            = \mathbf{w}_k^\top \mathbf{z}_0 + b_k
+              + \sum_{j < k} (\mathbf{w}_k^\top \hat{\mathbf{u}}_j) \tanh x_j,
+        \qquad
+        \mathbf{z}_K = \mathbf{z}_0 + \sum_{k=1}^K \hat{\mathbf{u}}_k \tanh x_k.
+
+    Two matrix products give all :math:`\mathbf{w}_k^\top \mathbf{z}_0` and all
+    :math:`\mathbf{w}_k^\top \hat{\mathbf{u}}_j`. What is left to do one by one are K steps with
+    scalars. The backward pass is such a recursion again, from the last layer to the first, and is
+    written by hand. Where second derivatives are wanted, `layers` takes its place. The number of
+    products grows with the square of K, so a long stack is cut into blocks.
+
+    Arguments:
+        w: `(*, K, D)`.
+        u: `(*, K, D)`.
+        b: `(*, K)`.
+
+    Example:
+        >>> w, u, b = torch.randn(8, 2), torch.randn(8, 2), torch.randn(8)
+        >>> PlanarStack(w, u, b)(torch.zeros(100, 2)).shape
+        torch.Size([100, 2])
+    """
+
+    def __init__(self, w: Tensor, u: Tensor, b: Tensor) -> None:
+        super().__init__()
+        self.w, self.u, self.b = w, u, b
+
+    @property
+    def layers(self) -> Compose:
+        """The same layers, one after the other."""
+        parameters = zip(self.w.unbind(-2), self.u.unbind(-2), self.b.unbind(-1), strict=True)
+        return Compose([Planar(w, u, b) for w, u, b in parameters])
+
+    def call_and_ladj(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Go through all layers."""
+        count, features = self.w.shape[-2:]
+        shape = torch.broadcast_shapes(self.b.shape[:-1], z.shape[:-1])
+        # The z that share their parameters, those of the leading dimensions, form one matrix.
+        batch = shape[len(shape) - self.b.dim() + 1 :]
+        y = z.expand(*shape, features).reshape(-1, batch.numel(), features).transpose(0, 1)
+        w, u = (
+            v.expand(*batch, count, features).reshape(-1, count, features) for v in (self.w, self.u)
+        )
+        b = self.b.expand(*batch, count).reshape(-1, count)
+        y, ladj, *_ = _Stack.apply(y, w, u, b)  # type: ignore[no-untyped-call]
+        return y.transpose(0, 1).reshape(*shape, features), ladj.mT.reshape(shape)
+
+    def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Go back layer by layer, with one scalar root for each."""
+        return self.layers.inverse_and_ladj(y)
+
+
+class _Stack(torch.autograd.Function):
+    """A stack for points `(N, S, D)`: N sets of parameters, S points for each."""
+
+    @staticmethod
+    def forward(z: Tensor, w: Tensor, u: Tensor, b: Tensor) -> tuple[Tensor, ...]:
+        blocks = cut(w.shape[1])
+        a = torch.cat([(w[:, block] * u[:, block]).sum(-1) for block in blocks], 1)
+        squared = torch.cat([w[:, block].square().sum(-1) for block in blocks], 1)
+        s = slope_at_zero(a)
+        c = excess(a) / torch.where(squared > 0, squared, 1)
+        h = z.new_empty(w.shape[1], len(z), z.shape[1])
+        ys, u_hats, grams = [z], [], []
+        for block in blocks:
+            w_b, y = w[:, block], ys[-1]
+            u_hat = torch.addcmul(u[:, block], c[:, block, None], w_b)
+            # Zero but for the pairs of a layer and a later one, which sees it.
+            gram = u_hat @ w_b.mT
+            gram = gram.mul_(torch.ones_like(gram[0]).triu_(1))
+            # The layer's index comes first, so that a step of the recursion has its numbers
+            # together.
+            gram = gram.permute(1, 2, 0).unsqueeze(-1).contiguous()
+            x = torch.baddbmm(b[:, block, None], w_b, y.mT).transpose(0, 1).contiguous()
+            for x_k, h_k, gram_k in zip(x, h[block], gram, strict=True):
+                x.addcmul_(gram_k, torch.tanh(x_k, out=h_k))
+            ys.append(torch.baddbmm(y, h[block].permute(1, 2, 0), u_hat))
+            u_hats.append(u_hat)
+            grams.append(gram)
+        ladj = det(h, s.mT.unsqueeze(-1)).log().sum(0)
+        return ys.pop(), ladj, a, squared, s, c, *ys[1:], *u_hats, h, *grams
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: tuple[Tensor, ...]) -> None:
+        ctx.save_for_backward(*inputs, *output[2:])
+        ctx.mark_non_differentiable(*output[2:])
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Tensor) -> Any:
+        # One more batch dimension is nothing new: it goes into N.
+        size = info.batch_size
+        first = [
+            value.expand(size, *value.shape) if dim is None else value.movedim(dim, 0)
+            for value, dim in zip(inputs, in_dims, strict=True)
+        ]
+        output = _Stack.apply(  # type: ignore[no-untyped-call]
+            *(value.flatten(0, 1) for value in first)
+        )
+        # In the last ones, h and a Gram matrix for each block, the layers come first.
+        count = len(output) - 1 - len(cut(first[1].shape[2]))
+        sets = [value.unflatten(0, (size, -1)) for value in output[:count]]
+        by_layer = [value.unflatten(-2, (size, -1)).movedim(-3, 0) for value in output[count:]]
+        return (*sets, *by_layer), (0,) * len(output)
+
+    @staticmethod
+    def backward(ctx: Any, grad_y: Tensor | None, grad_ladj: Tensor | None, *_: Any) -> Any:
+        z, w, u, b, a, squared, s, c, *saved = ctx.saved_tensors
+        blocks = cut(w.shape[1])
+        n = len(blocks)
+        ys, u_hats = [z, *saved[: n - 1]], saved[n - 1 : 2 * n - 1]
+        h, *grams = saved[2 * n - 1 :]
+        grad_y = torch.zeros_like(z) if grad_y is None else grad_y
+        grad_ladj = torch.zeros_like(h[0]) if grad_ladj is None else grad_ladj
+        if torch.is_grad_enabled():
+            # Second derivatives are wanted: autograd has them, layer by layer.
+            layers = PlanarStack(w.unsqueeze(1), u.unsqueeze(1), b.unsqueeze(1)).layers
+            return torch.autograd.grad(
+                layers.call_and_ladj(z), (z, w, u, b), (grad_y, grad_ladj), create_graph=True
+            )
+        # The ladj's part in the gradients by h and by s.
+        slope, s_first = 1 - h.square(), s.mT.unsqueeze(-1)
+        from_log = grad_ladj / (1 + (s_first - 1) * slope)
+        grad_h = 2 * h * (1 - s_first) * from_log
+        grad_s = (slope * from_log).sum(-1).mT
+        # The gradient by c is not known yet. What those by a and by ‖w‖² will be, as functions
+        # of it:
+        sigmoid, safe = torch.sigmoid(a + SHIFT), torch.where(squared > 0, squared, 1)
+        a_from_s, a_by_c, squared_by_c = grad_s * sigmoid, (sigmoid - 1) / safe, -c / safe
+        grad_w, grad_u, x = torch.empty_like(w), torch.empty_like(u), torch.empty_like(h)
+        for block, y, u_hat, gram in reversed(list(zip(blocks, ys, u_hats, grams, strict=True))):
+            w_b, c_b, grad_h_b = w[:, block], c[:, block, None], grad_h[block]
+            grad_h_b += torch.bmm(u_hat, grad_y.mT).transpose(0, 1)
+            steps = zip(grad_h_b, slope[block], x[block], gram.unbind(1), strict=True)
+            for grad_k, slope_k, x_k, gram_k in reversed(list(steps)):
+                grad_h_b.addcmul_(gram_k, torch.mul(grad_k, slope_k, out=x_k))
+            x_b, h_b = x[block].transpose(0, 1), h[block].transpose(0, 1)
+            grad_gram = torch.bmm(x_b, h_b.mT).tril_(-1)
+            grad_u_hat = torch.bmm(h_b, grad_y).baddbmm_(grad_gram.mT, w_b)
+            grad_c = (grad_u_hat * w_b).sum(-1)
+            grad_a = (a_from_s[:, block] + grad_c * a_by_c[:, block]).unsqueeze(-1)
+            grad_squared = (grad_c * squared_by_c[:, block]).unsqueeze(-1)
+            by_w = torch.bmm(x_b, y).baddbmm_(grad_gram, u_hat).addcmul_(c_b, grad_u_hat)
+            by_w.addcmul_(grad_a, u[:, block])
+            torch.addcmul(by_w, grad_squared, w_b, value=2, out=grad_w[:, block])
+            torch.addcmul(grad_u_hat, grad_a, w_b, out=grad_u[:, block])
+            grad_y = torch.baddbmm(grad_y, x_b.mT, w_b)
+        return grad_y, grad_w, grad_u, x.sum(-1).mT
+
+
+def cut(count: int) -> list[slice]:
+    """Return the blocks of so many layers, nearly equal ones.
+
+    Example:
+        >>> cut(82)
+        [slice(0, 27, None), slice(27, 54, None), slice(54, 82, None)]
+    """
+    number = -(-count // BLOCK)
+    ends = [count * i // number for i in range(number + 1)]
+    return [slice(*pair) for pair in pairwise(ends)]

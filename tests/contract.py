@@ -1,0 +1,375 @@
+"""What every flow promises, as functions that raise AssertionError where a promise is broken.
+
+They are functions, and not tests, so that a flow that is wrong on purpose can be given to them.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import math
+import pickle
+
+import torch
+from draws import rand, seeded
+from families import Case, make
+from scipy import stats
+from torch.func import functional_call, jacrev, vmap
+
+from nfbook.flows import Flow, FlowDistribution, StandardNormal
+
+F64 = torch.float64
+
+
+def points_and_context(flow: Flow, n: int = 6, seed: int = 7) -> tuple[torch.Tensor, object]:
+    """Return n points around the origin and one context for each, or None."""
+    like = flow.get_buffer("like")
+    y = 1.5 * rand(n, flow.features, seed=seed).to(like.dtype)
+    context = rand(n, flow.context, seed=seed + 1).to(like.dtype) if flow.context else None
+    return y, context
+
+
+def row(values: object, i: int) -> object:
+    return None if values is None else values[i]
+
+
+# ---- log-determinant ------------------------------------------------------------------------
+
+
+def jacobian(function, point: torch.Tensor) -> torch.Tensor:
+    return torch.autograd.functional.jacobian(function, point.detach())
+
+
+def jacobian_log_det(function, point: torch.Tensor) -> torch.Tensor:
+    """Return log |det| of a function's Jacobian at one point, by autograd."""
+    return torch.linalg.slogdet(jacobian(function, point)).logabsdet
+
+
+def rounding(matrix: torch.Tensor) -> torch.Tensor:
+    """Return what rounding may come to: some eps times the condition of the map."""
+    return 1e-14 * torch.linalg.cond(matrix)
+
+
+def check_ladj(flow: Flow, tolerance: float) -> None:
+    """Both ladj's equal those of autograd's Jacobian; the inverse one is the other's negative."""
+    z, context = points_and_context(flow)
+    transform = flow(context).transform
+    y, ladj = transform.call_and_ladj(z)
+    _, inverse_ladj = transform.inverse_and_ladj(y)
+    assert torch.isfinite(ladj).all()
+    slacks = []
+    for i in range(len(z)):
+        one = flow.transform(row(context, i))
+        for point, of, forward in ((z[i], ladj[i], one), (y[i], inverse_ladj[i], one.inv)):
+            matrix = jacobian(forward, point)
+            expected = torch.linalg.slogdet(matrix).logabsdet
+            slacks.append(tolerance * (1 + expected.abs()) + rounding(matrix))
+            assert_near(of, expected, slacks[-1])
+    assert min(slacks) < 100 * tolerance, "a check at ill-conditioned points only says nothing"
+    assert_near(inverse_ladj, -ladj, torch.stack(slacks).view(-1, 2).amax(-1))
+    assert_near(transform.log_abs_det_jacobian(z, y), ladj, 0.0)
+
+
+def assert_near(value: torch.Tensor, expected: torch.Tensor, tolerance: object) -> None:
+    off = (value - expected).detach().abs()
+    assert (off <= tolerance).all(), f"off by {float(off.max()):.3g}"
+
+
+# ---- round trips ----------------------------------------------------------------------------
+
+
+def check_round_trips(flow: Flow, tolerance: float) -> None:
+    """Forward then back, and back then forward, end where they began."""
+    y, context = points_and_context(flow, n=200)
+    transform = flow(context).transform
+    scale = 1 + y.abs().max()
+    assert_near(transform.inv(transform(y)), y, tolerance * scale)
+    assert_near(transform(transform.inv(y)), y, tolerance * scale)
+
+
+def check_round_trips_as_conditioned(flow: Flow, tolerance: float) -> None:
+    """The same at a few points, for maps that stretch and squeeze so much that digits are lost."""
+    points, context = points_and_context(flow)
+    slacks = []
+    for i, start in enumerate(points):
+        transform = flow.transform(row(context, i))
+        for there in (transform, transform.inv):
+            end = there(start)
+            scale = 1 + start.abs().max() + end.detach().abs().max()
+            slacks.append(tolerance + rounding(jacobian(there, start)))
+            assert_near(there.inv(end), start, scale * slacks[-1])
+    assert min(slacks) < 1e3 * tolerance, "a check at ill-conditioned points only says nothing"
+
+
+# ---- densities ------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def masses_on_a_grid(distribution: FlowDistribution) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the edges of cells that cover about ±6e5, and the mass of each cell, by quadrature.
+
+    The nodes are the hyperbolic sines of equidistant numbers, so they are dense around zero. With
+    one dimension there are 20,001 cells, with two 601 on each axis.
+    """
+    (features,) = distribution.event_shape
+    t = torch.linspace(-14, 14, {1: 20_001, 2: 601}[features], dtype=F64)
+    step = t[1] - t[0]
+    grid = torch.cartesian_prod(*[torch.sinh(t)] * features).view(-1, features)
+    weights = torch.cartesian_prod(*[torch.cosh(t) * step] * features).view(-1, features).prod(-1)
+    density = torch.cat([distribution.log_prob(part) for part in grid.split(100_000)]).exp()
+    return torch.sinh(t[:-1] + step / 2), (density * weights).view(*[len(t)] * features)
+
+
+def check_integrates_to_one(flow: Flow, tolerance: float) -> None:
+    """The density's integral over all of R or R² is 1, by quadrature."""
+    _, masses = masses_on_a_grid(flow())
+    assert_near(masses.sum(), torch.ones((), dtype=F64), tolerance)
+
+
+def check_samples_agree(flow: Flow, false_alarms: float = 1e-4) -> None:
+    """Samples follow the density: a chi-squared test of how many fall into each of some 40 cells.
+
+    Along each coordinate the cells have nearly equal probability, by quadrature. A right flow fails
+    with the given probability over the draw of the seed.
+    """
+    n, distribution = 20_000, flow()
+    y = distribution.sample((n,), generator=seeded(3))
+    all_edges, masses = masses_on_a_grid(distribution)
+    expected, cell = n * masses, torch.zeros(n, dtype=torch.int64)
+    levels = torch.linspace(0, 1, {1: 41, 2: 7}[flow.features], dtype=F64)[1:-1]
+    for i in range(flow.features):
+        below = masses.movedim(i, 0).flatten(1).sum(1) if flow.features > 1 else masses
+        at = torch.searchsorted(below.cumsum(0), levels).clamp(max=len(all_edges) - 1).unique()
+        of_node = torch.bucketize(torch.arange(len(below)), at)
+        shape = [len(at) + 1 if j == i else size for j, size in enumerate(expected.shape)]
+        expected = torch.zeros(shape, dtype=F64).index_add_(i, of_node, expected)
+        of_sample = torch.bucketize(y[:, i].contiguous(), all_edges[at])
+        cell = cell * (len(at) + 1) + of_sample
+    expected, counts = expected.flatten(), torch.bincount(cell, minlength=expected.numel())
+    statistic = ((counts - expected).square() / expected)[expected > 5].sum()
+    p = stats.chi2.sf(float(statistic), int((expected > 5).sum()) - 1)
+    assert p > false_alarms, f"samples and density disagree, p = {p:.2g}"
+
+
+def check_starts_as_the_base(flow: Flow, tolerance: float) -> None:
+    """A new flow leaves the base distribution as it is, whatever the context."""
+    y, context = points_and_context(flow)
+    base = StandardNormal(flow.features, like=flow.get_buffer("like"))
+    assert_near(flow(context).log_prob(y), base.log_prob(y), tolerance)
+
+
+# ---- derivatives ----------------------------------------------------------------------------
+
+
+def check_gradients(flow: Flow, *, twice: bool) -> None:
+    """First and second derivatives, by the point and all parameters, are those of differences."""
+    y, context = points_and_context(flow, n=3)
+    names = [name for name, _ in flow.named_parameters()]
+    parameters = [p.detach().clone().requires_grad_() for p in flow.parameters()]
+
+    def both(of_inverse: bool):
+        def function(point, *values):
+            with functional_parameters(flow, names, values) as transform_of:
+                transform = transform_of(context)
+                direction = transform.inverse_and_ladj if of_inverse else transform.call_and_ladj
+                return direction(point)
+
+        return function
+
+    point = y.clone().requires_grad_()
+    for of_inverse in (False, True):
+        function = both(of_inverse)
+        # gradcheck passes over outputs without a gradient.
+        assert all(output.requires_grad for output in function(point, *parameters))
+        assert torch.autograd.gradcheck(function, (point, *parameters), atol=1e-5, rtol=1e-4)
+        if twice:
+            assert torch.autograd.gradgradcheck(
+                lambda p, f=function: f(p, *parameters), (point,), atol=1e-4, rtol=1e-3
+            )
+
+
+class functional_parameters:  # noqa: N801
+    """Stand other tensors in for a flow's parameters."""
+
+    def __init__(self, flow, names, values):
+        self.flow, self.given = flow, dict(zip(names, values, strict=True))
+
+    def __enter__(self):
+        return lambda context: functional_call(_Transform(self.flow), self._named(), (context,))
+
+    def _named(self):
+        return {f"flow.{name}": value for name, value in self.given.items()}
+
+    def __exit__(self, *_):
+        pass
+
+
+class _Transform(torch.nn.Module):
+    """Calls `transform` where functional_call wants `forward`."""
+
+    def __init__(self, flow):
+        super().__init__()
+        self.flow = flow
+
+    def forward(self, context):
+        return self.flow.transform(context)
+
+
+# ---- shapes and types -----------------------------------------------------------------------
+
+
+def check_shapes(case: Case, features: int) -> None:
+    """Batch, sample and event shapes are those of torch.distributions."""
+    for context, batch in ((0, ()), (3, ()), (3, (4,)), (3, (2, 4))):
+        flow = make(case, features, context, scale=0.3)
+        given = rand(*batch, context) if context else None
+        q = flow(given)
+        assert isinstance(q, FlowDistribution)
+        assert (q.batch_shape, q.event_shape) == (batch, (features,))
+        assert q.log_prob(rand(features)).shape == batch
+        for sample in ((), (5,), (3, 5), (0,)):
+            y, log_prob = q.rsample_and_log_prob(sample, generator=seeded(2))
+            assert y.shape == (*sample, *batch, features)
+            assert log_prob.shape == (*sample, *batch)
+            assert q.sample(sample).shape == y.shape
+            assert_near(q.log_prob(y), log_prob, 1e-7 * (1 + log_prob.detach().abs()))
+        wide = q.expand((6, *batch))
+        assert wide.batch_shape == (6, *batch)
+        assert wide.rsample((2,)).shape == (2, 6, *batch, features)
+        y = rand(features)
+        expected = q.log_prob(y)
+        tolerance = 1e-10 * (1 + expected.detach().abs().max())
+        assert_near(wide.log_prob(y), expected.expand(6, *batch), tolerance)
+
+
+def check_context_rows(case: Case) -> None:
+    """Each row of a context gives the distribution that it gives alone."""
+    flow = make(case, context=3, scale=0.5)
+    y, context = points_and_context(flow)
+    together = flow(context).log_prob(y)
+    alone = torch.stack([flow(c).log_prob(point) for point, c in zip(y, context, strict=True)])
+    assert_near(together, alone, max(1e-9, case.tolerance) * (1 + alone.detach().abs().max()))
+    assert (flow(context[0]).log_prob(y[0]) - flow(context[1]).log_prob(y[0])).abs() > 1e-6
+
+
+def check_dtype(case: Case, dtype: torch.dtype) -> None:
+    """A dtype stays what it is, in values, densities and gradients."""
+    flow = make(case, context=2, scale=0.3, dtype=dtype)
+    y, context = points_and_context(flow)
+    q = flow(context)
+    sample, log_prob = q.rsample_and_log_prob()
+    for value in (sample, log_prob, q.log_prob(y), q.sample()):
+        assert value.dtype == dtype
+    q.log_prob(y).sum().backward()
+    assert all(p.grad is None or p.grad.dtype == dtype for p in flow.parameters())
+
+
+def check_device(case: Case, device: str) -> None:
+    """Whatever a flow makes is on its own device. On "meta" tensors have shapes and no numbers."""
+    flow = make(case, context=2).to(device)
+    y, context = (rand(6, size).to(device) for size in (flow.features, flow.context))
+    q = flow(context)
+    sample, log_prob = q.rsample_and_log_prob((3,))
+    for value in (sample, log_prob, q.log_prob(y), q.sample(), q.expand((2, 6)).sample()):
+        assert value.device.type == device
+
+
+def check_far_points(case: Case, features: int) -> None:
+    """Points far out have a density that is a number, in float32 too."""
+    for dtype in (torch.float32, F64):
+        flow = make(case, features, scale=0.5, dtype=dtype)
+        for reach in (1e2, 1e4, 1e6):
+            y = reach * rand(20, features, seed=3).to(dtype)
+            assert not flow().log_prob(y).isnan().any(), reach
+            assert not flow().transform.call_and_ladj(y)[1].isnan().any(), reach
+
+
+# ---- copies ---------------------------------------------------------------------------------
+
+
+def check_copies(case: Case) -> None:
+    """state_dict, pickle, torch.save and deepcopy keep a flow; a copy is independent."""
+    flow = make(case, context=2, scale=0.3)
+    y, context = points_and_context(flow)
+    expected = flow(context).log_prob(y)
+    fresh = make(case, context=2, seed=5)
+    fresh.load_state_dict(flow.state_dict())
+    buffer = io.BytesIO()
+    torch.save(flow.state_dict(), buffer)
+    buffer.seek(0)
+    stored = make(case, context=2, seed=6)
+    stored.load_state_dict(torch.load(buffer, weights_only=True))
+    twin = copy.deepcopy(flow)
+    for other in (fresh, stored, twin, pickle.loads(pickle.dumps(flow))):
+        assert_near(other(context).log_prob(y), expected, 0.0)
+    frozen = FlowDistribution(flow(context).base, flow(context).transform)
+    with torch.no_grad():
+        again = pickle.loads(pickle.dumps(flow(context)))
+        assert_near(again.log_prob(y), frozen.log_prob(y), 0.0)
+        for parameter in twin.parameters():
+            parameter += 0.1
+    assert_near(flow(context).log_prob(y), expected, 0.0)
+
+
+def check_learns(case: Case) -> None:
+    """A hundred steps of maximum likelihood fit data better, and what was learned is exact too."""
+    flow = make(case, features=2, dtype=torch.float32)
+    x = torch.tensor([0.7, -0.4]) + torch.tensor([1.5, 0.6]) * rand(500, 2, seed=4).float()
+    optimiser = torch.optim.Adam(flow.parameters(), lr=2e-2)
+    before = -flow().log_prob(x).mean().item()
+    for _ in range(100):
+        optimiser.zero_grad()
+        loss = -flow().log_prob(x).mean()
+        loss.backward()
+        optimiser.step()
+    assert math.isfinite(loss.item())
+    assert loss.item() < before - 0.02
+    trained = flow.double()
+    check_ladj(trained, 100 * case.tolerance)
+    check_round_trips(trained, 100 * case.tolerance)
+
+
+# ---- torch.func and torch.compile -----------------------------------------------------------
+
+
+def check_vmap(case: Case) -> None:
+    """A vmap over points, contexts and sets of parameters equals a loop."""
+    flow = make(case, context=2, scale=0.3)
+    y, context = points_and_context(flow)
+
+    def log_prob(point, c):
+        return flow(c).log_prob(point)
+
+    def forward(point, c):
+        return flow(c).transform.call_and_ladj(point)[1]
+
+    for function in (log_prob, forward):
+        expected = torch.stack([function(y[i], context[i]) for i in range(len(y))])
+        assert_near(vmap(function)(y, context), expected, 1e-10 * (1 + expected.abs().max()))
+    gradient = vmap(jacrev(log_prob))(y, context)
+    for i in range(len(y)):
+        point = y[i].clone().requires_grad_()
+        (expected,) = torch.autograd.grad(log_prob(point, context[i]), point)
+        assert_near(gradient[i], expected, 1e-8 * (1 + expected.abs().max()))
+
+
+def check_compile(case: Case) -> None:
+    """torch.compile follows both directions, gradients included, without a break."""
+    flow = make(case, context=2, length=1, scale=0.3)
+    y, context = points_and_context(flow)
+    for function in (
+        lambda point, c: flow(c).log_prob(point),
+        lambda point, c: flow(c).transform.call_and_ladj(point)[1],
+    ):
+        torch.compiler.reset()
+        compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
+        parameters = list(flow.parameters())
+        value, expected = compiled(y, context), function(y, context)
+        assert_near(value, expected, 1e-10 * (1 + expected.abs().max()))
+        for a, b in zip(
+            torch.autograd.grad(value.sum(), parameters, allow_unused=True),
+            torch.autograd.grad(expected.sum(), parameters, allow_unused=True),
+            strict=True,
+        ):
+            if b is not None:
+                assert_near(a, b, 1e-9 * (1 + b.abs().max()))
