@@ -48,6 +48,9 @@ notebooks: environment ## run the notebooks and store their outputs
 	$(BIN)/python tools/run_notebooks.py $(PAGES)
 
 bench: environment ## measure speed and memory, and store the results that the book shows
+	@# The libraries that flows are measured against; nothing else needs them.
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+	  --requirement benchmarks/peers.txt
 	$(BIN)/python benchmarks/run.py $(BENCHMARKS)
 
 lab: environment ## work on the notebooks in JupyterLab

@@ -27,7 +27,18 @@ STORE = ROOT / "nfbook" / "data" / "results"
 SHOWN = ROOT / "benchmarks" / "results"
 
 # In the order of the page that shows them.
-NAMES = ("mixture", "k_means", "kmeans_growth", "ppca", "growth", "streaming")
+NAMES = (
+    "mixture",
+    "k_means",
+    "kmeans_growth",
+    "ppca",
+    "growth",
+    "streaming",
+    "planar",
+    "flow_training",
+    "maf_sampling",
+    "flow_failures",
+)
 PACKAGES = ("torch", "numpy", "scikit-learn")
 
 
@@ -43,9 +54,10 @@ def machine() -> str:
     return f"{cores} cores, {name}"
 
 
-def versions() -> str:
-    """Return the versions of what was measured."""
-    packages = [f"{name} {version(name).partition('+')[0]}" for name in PACKAGES]
+def versions(module: ModuleType) -> str:
+    """Return the versions of what was measured, and of the libraries it was set beside."""
+    names = (*PACKAGES, *getattr(module, "PEERS", ()))
+    packages = [f"{name} {version(name).partition('+')[0]}" for name in names]
     return ", ".join([f"Python {platform.python_version()}", *packages])
 
 
@@ -59,7 +71,7 @@ def run(name: str) -> None:
         "title": module.TITLE,
         "command": f"python benchmarks/run.py {name}",
         "settings": module.SETTINGS,
-        "versions": versions(),
+        "versions": versions(module),
         "machine": machine(),
         "seconds": round(time.perf_counter() - started, 1),
         "result": result,

@@ -14,6 +14,9 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 HERE = Path(__file__).resolve().parent
 
@@ -47,14 +50,48 @@ def seconds_per_iteration(run: Callable[[int], object], iterations: int) -> floa
     return (time.perf_counter() - middle - (middle - started)) / iterations
 
 
+def seconds_per_call(run: Callable[[], object], at_least: float = 0.05) -> float:
+    """Return the median time of a call, over as many as fill some seconds, after one uncounted."""
+    run()
+    times: list[float] = []
+    while sum(times) < at_least or not times:
+        started = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - started)
+    return statistics.median(times)
+
+
 def summary(values: Sequence[float]) -> dict[str, float]:
-    """Return median, smallest and largest value."""
-    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+    """Return median, smallest and largest value, and the quartiles."""
+    lower, median, upper = np.quantile(values, [0.25, 0.5, 0.75]).tolist()
+    ends = {"min": min(values), "max": max(values)}
+    return {"median": median, **ends, "lower": lower, "upper": upper}
 
 
 def ratios(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float]:
     """Return median and spread of the ratios of each round."""
     return summary([a / b for a, b in zip(ours, theirs, strict=True)])
+
+
+def compare(seconds: Mapping[str, Sequence[float]], own: str = "nfbook") -> dict[str, Any]:
+    """Return each contestant's seconds, and the ratios of one's own to those of each other."""
+    return {
+        "seconds": {name: summary(values) for name, values in seconds.items()},
+        "ratio": {
+            name: ratios(seconds[own], values) for name, values in seconds.items() if name != own
+        },
+    }
+
+
+def milliseconds(seconds: Mapping[str, float]) -> str:
+    """Return a median as tables show it, with three digits."""
+    value = 1e3 * seconds["median"]
+    return f"{value:,.{max(0, 2 - math.floor(math.log10(value)))}f} ms"
+
+
+def spread(values: Mapping[str, float]) -> str:
+    """Return a median with its quartiles as tables show it."""
+    return f"{values['median']:.2f} ({values['lower']:.2f}–{values['upper']:.2f})"
 
 
 def exponent(sizes: Sequence[float], seconds: Sequence[float]) -> float:

@@ -1,22 +1,31 @@
 """The benchmarks' own tools, and that what the book shows is what was stored."""
 
 import json
+import math
 import re
+import subprocess
 import sys
 from importlib import import_module
 
+import pins
 import pytest
+import torch
 from pages import ROOT
 
 BENCHMARKS = ROOT / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
+import flow_failures  # noqa: E402
+import flow_training  # noqa: E402
+import peers  # noqa: E402
+import planar  # noqa: E402
 import run  # noqa: E402
 import stopwatch  # noqa: E402
 
 from nfbook.data import stored_result  # noqa: E402
 
 STORED = sorted(path.stem for path in run.STORE.glob("*.json"))
+PEER_PINS = pins.read_pins((BENCHMARKS / "peers.txt").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("name", STORED)
@@ -26,6 +35,10 @@ def test_stored_result_says_what_made_it(name):
     assert stored["settings"] == import_module(name).SETTINGS
     assert re.fullmatch(r"\d+ cores, .+", stored["machine"])
     assert re.match(r"Python 3\.\d+\.\d+, torch 2\.\d+\.\d+, ", stored["versions"])
+    others = set(peers.PACKAGES) & {one.split()[0] for one in stored["versions"].split(", ")}
+    assert others == set(getattr(import_module(name), "PEERS", ()))
+    for peer in others:
+        assert f"{peer} {PEER_PINS[peer]}" in stored["versions"]
 
 
 @pytest.mark.parametrize("name", STORED)
@@ -38,7 +51,7 @@ def test_table_is_made_from_the_stored_result(name, tmp_path, monkeypatch):
 
 
 def test_every_benchmark_is_named_stored_and_shown():
-    own = {"run", "stopwatch", "problems"}
+    own = {"run", "stopwatch", "problems", "peers"}
     assert {path.stem for path in BENCHMARKS.glob("*.py")} - own == set(run.NAMES)
     assert set(STORED) == set(run.NAMES)
     page = (ROOT / "book" / "benchmarks.md").read_text(encoding="utf-8")
@@ -77,6 +90,81 @@ def test_a_run_stores_and_shows(tmp_path, monkeypatch, capsys):
     assert "| 0.5 |" in capsys.readouterr().out
 
 
+def test_versions_name_the_peers_that_took_part(monkeypatch):
+    monkeypatch.setattr(run, "version", lambda name: "1.2+cpu")
+    assert "zuko" not in run.versions(import_module("mixture"))
+    assert run.versions(planar).endswith(", scikit-learn 1.2, pyro-ppl 1.2, normflows 1.2")
+
+
+def test_peers_are_pinned_apart_from_the_environment():
+    """They are installed without what they ask for, so they must not bring another version."""
+    lines = (BENCHMARKS / "peers.txt").read_text(encoding="utf-8").splitlines()
+    assert all(re.fullmatch(r"[a-z-]+==[\d.]+", line) for line in lines)
+    assert lines == sorted(lines)
+    assert set(peers.PACKAGES) <= set(PEER_PINS)
+    environment = pins.read_pins((ROOT / "constraints.txt").read_text(encoding="utf-8"))
+    assert not set(PEER_PINS) & set(environment)
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert "--no-deps" in makefile.partition("benchmarks/peers.txt")[0][-200:]
+
+
+def test_reading_results_needs_no_peer():
+    modules = ("zuko", "nflows", "normflows", "pyro")
+    code = f"import {', '.join(run.NAMES)}, sys\nassert not {set(modules)} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=BENCHMARKS, check=True)
+
+
+@pytest.mark.parametrize("family", peers.FAMILIES)
+def test_a_flow_has_one_conditioner_for_each_transform(family):
+    one = peers.LIBRARIES["nfbook"](family, 6, 3)
+    shapes = [tuple(layer.get_parameter("weight").shape) for layer in one.last_layers]
+    moved = 3 if family in ("realnvp", "spline-coupling") else 6
+    size = 3 * peers.BINS - 1 if "spline" in family else 2
+    assert shapes == [(moved * size, peers.WIDTHS[-1])] * 3
+
+
+@pytest.mark.parametrize("family", ["realnvp", "maf"])
+@pytest.mark.parametrize("dim", [6, 7])
+def test_bare_networks_are_those_of_the_flow(family, dim):
+    networks = flow_training.bare_networks(family, dim)
+    one = peers.LIBRARIES["nfbook"](family, dim, flow_training.SETTINGS["transforms"])
+    assert one.count(torch.zeros(4, dim)) == sum(
+        p.numel() for network in networks for p in network.parameters()
+    )
+    flow_training.bare_step(networks, torch.zeros(4, dim))()
+    assert all(p.grad is not None for network in networks for p in network.parameters())
+
+
+def test_redrawn_parameters_have_the_scale_asked_for():
+    one = peers.LIBRARIES["nfbook"]("realnvp", 200, 1)
+    one.redraw(0.0, 5.0, torch.Generator().manual_seed(0))
+    (last,) = one.last_layers
+    assert not last.weight.any()
+    assert last.bias.std().item() == pytest.approx(5, rel=0.2)
+    x = torch.randn(3, 200)
+    assert torch.equal(one.to_noise(x[:1]), one.to_noise(x)[:1])
+    assert torch.allclose(one.to_data(one.to_noise(x)), x, atol=1e-2)
+    assert one.sample(2).shape == (2, 200)
+
+
+def test_failures_are_counted(monkeypatch):
+    monkeypatch.setitem(flow_failures.SETTINGS, "batches", 20)
+    calls = []
+
+    def attempt(scale, g):
+        calls.append(scale)
+        turn = len(calls) % 4
+        if scale > 1 and turn == 0:
+            raise AssertionError
+        return torch.tensor(math.nan if scale > 1 and turn == 1 else 0.01 if turn == 2 else 0.0)
+
+    row = flow_failures.count(attempt, 5.0)
+    assert row == {"raised": 5, "not finite": 5, "too large": 5, "largest": pytest.approx(0.01)}
+    assert flow_failures.failed(row) == 75
+    with pytest.raises(RuntimeError, match=r"not finite at scale 0\.1"):
+        flow_failures.count(lambda scale, g: torch.tensor(math.inf), 5.0)
+
+
 def test_contestants_take_turns():
     order = []
     seconds = stopwatch.take_turns(
@@ -97,8 +185,31 @@ def test_seconds_per_iteration_leaves_out_the_start(monkeypatch):
     assert stopwatch.seconds_per_iteration(fit, 4) == 0.25
 
 
+def test_seconds_per_call_is_a_median_without_the_first(monkeypatch):
+    now, lasts = [0.0], iter([9.0, 0.25, 0.5, 0.25, 4.0])
+    monkeypatch.setattr(stopwatch.time, "perf_counter", lambda: now[0])
+
+    def work():
+        now[0] += next(lasts)
+
+    assert stopwatch.seconds_per_call(work, at_least=2.0) == 0.375
+    lasts = iter([9.0, 0.25])
+    assert stopwatch.seconds_per_call(work, at_least=0.0) == 0.25
+
+
+def test_compared_is_each_with_ones_own():
+    compared = stopwatch.compare({"nfbook": [1, 4], "other": [2, 4]})
+    quartiles = {"lower": 0.625, "upper": 0.875}
+    assert compared["ratio"] == {"other": {"median": 0.75, "min": 0.5, "max": 1, **quartiles}}
+    assert compared["seconds"]["other"]["median"] == 3
+    assert stopwatch.spread(compared["ratio"]["other"]) == "0.75 (0.62–0.88)"
+    shown = [stopwatch.milliseconds({"median": s}) for s in (0.00123, 0.0456, 0.789, 1.234)]
+    assert shown == ["1.23 ms", "45.6 ms", "789 ms", "1,234 ms"]
+
+
 def test_ratios_are_those_of_each_round():
-    assert stopwatch.ratios([1, 4, 9], [1, 2, 3]) == {"median": 2, "min": 1, "max": 3}
+    values = {"median": 2, "min": 1, "max": 3, "lower": 1.5, "upper": 2.5}
+    assert stopwatch.ratios([1, 4, 9], [1, 2, 3]) == values
 
 
 def test_exponent_of_a_power():

@@ -1,0 +1,154 @@
+"""A training step of coupling and autoregressive flows in five libraries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import matplotlib.pyplot as plt
+import torch
+from matplotlib.figure import Figure
+from peers import BINS, BOUND, FAMILIES, LOOKS, PACKAGES, WIDTHS, Network, clear, contestants
+from stopwatch import compare, milliseconds, seconds_per_call, spread, take_turns
+from torch import Tensor
+
+from nfbook.plotting import use_style
+
+TITLE = "A training step of a flow"
+SETTINGS = {
+    "D": [16, 43],
+    "batch": 512,
+    "transforms": 5,
+    "hidden layers": [*WIDTHS],
+    "bins": BINS,
+    "bound": BOUND,
+    "dtype": "float32",
+}
+PEERS = PACKAGES
+ROUNDS = 31
+BARE = "networks alone"
+ALT = (
+    "One row a family and dimension, on a logarithmic axis: the ratio of nfbook's time to each "
+    "other library's, as dots with their quartiles, beside a line at 1."
+)
+
+
+def measure() -> dict[str, Any]:
+    """Let all libraries take turns, for each family and each dimension."""
+    return {
+        family: {str(dim): _measure(family, dim) for dim in SETTINGS["D"]} for family in FAMILIES
+    }
+
+
+def _measure(family: str, dim: int) -> dict[str, Any]:
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(SETTINGS["batch"], dim, generator=g)
+    made = contestants(family, dim, SETTINGS["transforms"])
+    steps = {name: lambda one=one: one.step(x) for name, one in made.items()}
+    counts = {name: one.count(x) for name, one in made.items()}
+    if family in ("realnvp", "maf"):
+        networks = bare_networks(family, dim)
+        steps[BARE] = bare_step(networks, x)
+        counts[BARE] = sum(p.numel() for network in networks for p in network.parameters())
+    runs = {name: lambda step=step: seconds_per_call(step) for name, step in steps.items()}
+    return {"parameters": counts, **compare(take_turns(runs, ROUNDS))}
+
+
+def bare_networks(family: str, dim: int) -> list[Network]:
+    """Return the conditioners of all layers, as plain networks without masks."""
+    if family == "maf":
+        return [Network(dim, 2 * dim) for _ in range(SETTINGS["transforms"])]
+    kept = [(dim + 1 - k % 2) // 2 for k in range(SETTINGS["transforms"])]
+    return [Network(count, 2 * (dim - count)) for count in kept]
+
+
+def bare_step(networks: list[Network], x: Tensor) -> Callable[[], None]:
+    """Return the forward and the backward pass through all networks, and nothing else.
+
+    In a flow every layer but the one that sees the data passes a gradient on to the layer before.
+    So all networks but one have an input that wants a gradient.
+    """
+    inputs = [x[:, : network[0].in_features].clone() for network in networks]
+    gradients = [torch.randn(len(x), network[-1].out_features) for network in networks]
+
+    parameters = [p for network in networks for p in network.parameters()]
+
+    def step() -> None:
+        fresh = [value.detach().requires_grad_(k > 0) for k, value in enumerate(inputs)]
+        clear(parameters)
+        outputs = [network(value) for network, value in zip(networks, fresh, strict=True)]
+        torch.autograd.backward(outputs, gradients)
+
+    return step
+
+
+def table(result: dict[str, Any]) -> str:
+    """Times, ratios and numbers of parameters, one row a family and dimension each."""
+    names = [name for name in result["realnvp"]["16"]["parameters"] if name != BARE]
+    rows = {
+        (label, dim): row
+        for family, label in FAMILIES.items()
+        for dim, row in result[family].items()
+    }
+    bare = {key: row for key, row in rows.items() if BARE in row["ratio"]}
+    blocks = {
+        "Median time of the forward and the backward pass:": _table(
+            names,
+            {key: [milliseconds(row["seconds"][n]) for n in names] for key, row in rows.items()},
+        ),
+        f"Ratio of nfbook's time to each other's, with its quartiles over {ROUNDS} rounds:": _table(
+            names[1:],
+            {key: [spread(row["ratio"][n]) for n in names[1:]] for key, row in rows.items()},
+        ),
+        "The same for the networks alone:": _table(
+            ["nfbook", BARE, "ratio"],
+            {
+                key: [
+                    *(milliseconds(row["seconds"][n]) for n in ("nfbook", BARE)),
+                    spread(row["ratio"][BARE]),
+                ]
+                for key, row in bare.items()
+            },
+        ),
+        "Number of parameters, that of the networks alone being nfbook's:": _table(
+            names, {key: [f"{row['parameters'][n]:,}" for n in names] for key, row in rows.items()}
+        ),
+    }
+    return "\n\n".join(f"{text}\n\n{block}" for text, block in blocks.items())
+
+
+def _table(heads: list[str], rows: dict[tuple[str, str], list[str]]) -> str:
+    lines = [f"| | D | {' | '.join(heads)} |", "|---" + "|---:" * (1 + len(heads)) + "|"]
+    lines += [f"| {label} | {dim} | {' | '.join(row)} |" for (label, dim), row in rows.items()]
+    return "\n".join(lines)
+
+
+def plot(result: dict[str, Any]) -> Figure:
+    """Ratios to each library, one row a family and dimension."""
+    use_style()
+    rows = [
+        (f"{label}, D = {dim}", row["ratio"])
+        for family, label in FAMILIES.items()
+        for dim, row in result[family].items()
+    ]
+    figure, ax = plt.subplots(figsize=(7, 4))
+    names = [name for name in rows[0][1] if name != BARE]
+    for i, name in enumerate(names):
+        color, marker = LOOKS[name]
+        heights = [y + 0.15 * (i - 1.5) for y in range(len(rows))]
+        values = [ratio[name] for _, ratio in rows]
+        median = [value["median"] for value in values]
+        ends = [
+            [value["median"] - value["lower"] for value in values],
+            [value["upper"] - value["median"] for value in values],
+        ]
+        ax.errorbar(median, heights, xerr=ends, marker=marker, color=color, ls="", lw=1, label=name)
+    ax.axvline(1, ls=":", color="#8C8C8C")
+    ax.set_yticks(range(len(rows)), [label for label, _ in rows])
+    ax.invert_yaxis()
+    ax.set(xscale="log", xlabel="time of nfbook over time of the other")
+    ticks = [0.3, 0.5, 0.7, 1, 1.5]
+    ax.set_xticks(ticks, map(str, ticks))
+    ax.minorticks_off()
+    ax.legend()
+    return figure
