@@ -51,7 +51,7 @@ def seconds_per_iteration(run: Callable[[int], object], iterations: int) -> floa
 
 
 def seconds_per_call(run: Callable[[], object], at_least: float = 0.05) -> float:
-    """Return the median time of a call, over as many as fill some seconds, after one uncounted."""
+    """Return the median time of a call, over some seconds, after one that is not counted."""
     run()
     times: list[float] = []
     while sum(times) < at_least or not times:

@@ -25,6 +25,7 @@ __all__ = [
     "check_same_dtype",
     "check_tensor",
     "check_type",
+    "check_widths",
     "check_zero_one",
     "scalar",
 ]
@@ -191,6 +192,21 @@ def check_count(name: str, value: object, minimum: int = 1) -> None:
         raise TypeError(f"{name} must be an int, got {type(value).__name__}")
     if value < minimum:
         raise ValueError(f"{name} must be at least {minimum}, got {value}")
+
+
+def check_widths(name: str, value: object) -> None:
+    """Check the widths of a network's hidden layers.
+
+    Example:
+        >>> check_widths("hidden_features", 64)
+        Traceback (most recent call last):
+        ...
+        TypeError: hidden_features must be a list or tuple of ints, got int
+    """
+    if not isinstance(value, (list, tuple)):
+        raise TypeError(f"{name} must be a list or tuple of ints, got {type(value).__name__}")
+    for width in value:
+        check_count(f"every one of {name}", width)
 
 
 def check_same_dtype(**tensors: Tensor) -> None:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nfbook._checks import check_count
-from nfbook.networks import linear
+from nfbook._checks import check_count, check_widths
+from nfbook.networks import check_context, linear
 
 __all__ = ["MaskedLinear", "MaskedMLP", "Steps"]
 
@@ -72,7 +72,8 @@ class MaskedMLP(nn.Module):
 
     A hidden layer narrower than D has no unit for some degrees. The network is then still
     autoregressive, but restricted: what the coordinates between two degrees say is not seen before
-    the next degree. A width of several D gives each coordinate units of its own.
+    the next degree, if there is one. A single unit sees the first coordinate alone, or with a
+    context none. A width of several D gives each coordinate units of its own.
 
     Arguments:
         features: The number of coordinates D.
@@ -112,8 +113,7 @@ class MaskedMLP(nn.Module):
         check_count("features", features)
         check_count("outputs", outputs)
         check_count("context", context, minimum=0)
-        for width in hidden_features:
-            check_count("every one of hidden_features", width)
+        check_widths("hidden_features", hidden_features)
         order = list(range(features) if order is None else order)
         if sorted(order) != list(range(features)):
             raise ValueError(f"order must hold each of 0, ..., {features - 1} once, got {order}")
@@ -150,9 +150,7 @@ class MaskedMLP(nn.Module):
     def start(self, context: Tensor | None = None) -> Tensor:
         """Return what the first layer's units have before they see x, `(units)` or `(*, units)`."""
         bias = self.masked_layers[0].bias
-        if (context is None) != (self.from_context is None):
-            wanted, got = ("None", "one") if self.from_context is None else ("a tensor", "None")
-            raise TypeError(f"context must be {wanted} for this network, got {got}")
+        check_context(context, 0 if self.from_context is None else self.from_context.in_features)
         return bias if self.from_context is None else bias + self.from_context(context)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nfbook._checks import check_count
+from nfbook._checks import check_count, check_widths
 
 __all__ = ["MLP", "Parameters", "linear"]
 
@@ -68,8 +68,8 @@ class MLP(nn.Module):
         check_count("inputs", inputs, minimum=0)
         check_count("outputs", outputs)
         check_count("context", context, minimum=0)
-        for width in hidden_features:
-            check_count("every one of hidden_features", width)
+        check_widths("hidden_features", hidden_features)
+        self.inputs, self.context = inputs, context
         first, *widths = [*hidden_features, outputs]
         # One draw for both parts of the first layer, so that its scale follows its full width.
         joint = linear(inputs + context, first, generator=generator)
@@ -85,17 +85,44 @@ class MLP(nn.Module):
             for parameter in last.parameters():
                 nn.init.zeros_(parameter)
 
+    def start(self, context: Tensor | None = None) -> Tensor:
+        """Return what the first layer has before it sees x, `(units)` or `(*, units)`.
+
+        Raises:
+            TypeError: A context is missing, or is one too much.
+        """
+        check_context(context, self.context)
+        bias: Tensor = self.bias
+        return bias if context is None else functional.linear(context, self.context_weight, bias)
+
     def forward(self, x: Tensor | None, context: Tensor | None = None) -> Tensor:
         """Return the outputs, `(*, outputs)`, of x `(*, inputs)` and context `(*, context)`."""
-        if x is None:
-            assert context is not None, "a network needs an input"
-            hidden = functional.linear(context, self.context_weight, self.bias)
-        else:
-            hidden = functional.linear(x, self.weight, self.bias)
-            if context is not None:
-                hidden = hidden + functional.linear(context, self.context_weight)
+        hidden = self.start(context)
+        if x is not None and context is None:
+            hidden = functional.linear(x, self.weight, hidden)
+        elif x is not None:
+            hidden = functional.linear(x, self.weight) + hidden
         result: Tensor = self.layers(hidden)
         return result
+
+    def extra_repr(self) -> str:
+        """Say what the first layer takes; the others are listed."""
+        return f"inputs={self.inputs}, context={self.context}, units={len(self.bias)}"
+
+
+def check_context(context: Tensor | None, size: int) -> None:
+    """Check that there is a context exactly if its size is not zero.
+
+    Example:
+        >>> check_context(None, 3)
+        Traceback (most recent call last):
+        ...
+        TypeError: context must be a tensor (*, 3), got None
+    """
+    if context is None and size:
+        raise TypeError(f"context must be a tensor (*, {size}), got None")
+    if context is not None and not size:
+        raise TypeError("context must be None for what was made without one, got a tensor")
 
 
 class Parameters(nn.Module):
@@ -104,7 +131,8 @@ class Parameters(nn.Module):
     .. math:: \text{parameters} = \text{start} + \text{network}(\text{context})
 
     The network's last layer starts at zero, so at first every context gives the same parameters,
-    the start. Without a context there is no network. The start is trained in both cases.
+    the start, and no gradient reaches the context before the first step. Without a context there is
+    no network. The start is trained in both cases.
 
     Arguments:
         start: The initial tensors.
@@ -128,6 +156,7 @@ class Parameters(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
+        check_widths("hidden_features", hidden_features)
         self.shapes = {name: tuple(value.shape) for name, value in start.items()}
         self.start = nn.Parameter(torch.cat([value.flatten() for value in start.values()]))
         self.network = None
@@ -139,6 +168,7 @@ class Parameters(nn.Module):
 
     def forward(self, context: Tensor | None = None) -> dict[str, Tensor]:
         """Return the tensors by name, each with the context's batch dimensions in front."""
+        check_context(context, 0 if self.network is None else self.network.context)
         flat = self.start
         if self.network is not None:
             flat = flat + self.network(None, context)

@@ -14,6 +14,7 @@ from pathlib import Path
 import matplotlib
 import nbval.plugin
 import pytest
+import torch
 from playwright.sync_api import Browser, sync_playwright
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,6 +33,12 @@ os.environ["TQDM_DISABLE"] = "1"
 # Plots of doctests and tests need no screen. Set here and not in the environment, since the
 # notebooks' kernels inherit that, and choose their own backend.
 matplotlib.use("agg")
+
+
+@pytest.fixture(autouse=True)
+def seeded_draws() -> None:
+    """Let what a test draws without a generator be the same in every run and every order."""
+    torch.manual_seed(0)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ import torch
 from draws import rand, seeded
 from families import Case, make
 from scipy import stats
-from torch.func import functional_call, jacrev, vmap
+from torch.autograd import gradcheck, gradgradcheck
+from torch.func import functional_call, hessian, jacfwd, jacrev, vmap
 
 from nfbook.flows import Flow, FlowDistribution, StandardNormal
 
@@ -65,12 +66,13 @@ def check_ladj(flow: Flow, tolerance: float) -> None:
             expected = torch.linalg.slogdet(matrix).logabsdet
             slacks.append(tolerance * (1 + expected.abs()) + rounding(matrix))
             assert_near(of, expected, slacks[-1])
-    assert min(slacks) < 100 * tolerance, "a check at ill-conditioned points only says nothing"
+    few = torch.stack(slacks).median() < 100 * tolerance
+    assert few, "a check at ill-conditioned points only says nothing"
     assert_near(inverse_ladj, -ladj, torch.stack(slacks).view(-1, 2).amax(-1))
-    assert_near(transform.log_abs_det_jacobian(z, y), ladj, 0.0)
 
 
 def assert_near(value: torch.Tensor, expected: torch.Tensor, tolerance: object) -> None:
+    assert value.shape == torch.broadcast_shapes(value.shape, expected.shape)
     off = (value - expected).detach().abs()
     assert (off <= tolerance).all(), f"off by {float(off.max()):.3g}"
 
@@ -98,7 +100,8 @@ def check_round_trips_as_conditioned(flow: Flow, tolerance: float) -> None:
             scale = 1 + start.abs().max() + end.detach().abs().max()
             slacks.append(tolerance + rounding(jacobian(there, start)))
             assert_near(there.inv(end), start, scale * slacks[-1])
-    assert min(slacks) < 1e3 * tolerance, "a check at ill-conditioned points only says nothing"
+    few = torch.stack(slacks).median() < 1e3 * tolerance
+    assert few, "a check at ill-conditioned points only says nothing"
 
 
 # ---- densities ------------------------------------------------------------------------------
@@ -161,58 +164,43 @@ def check_starts_as_the_base(flow: Flow, tolerance: float) -> None:
 # ---- derivatives ----------------------------------------------------------------------------
 
 
-def check_gradients(flow: Flow, *, twice: bool) -> None:
+def check_gradients(flow: Flow) -> None:
     """First and second derivatives, by the point and all parameters, are those of differences."""
-    y, context = points_and_context(flow, n=3)
-    names = [name for name, _ in flow.named_parameters()]
-    parameters = [p.detach().clone().requires_grad_() for p in flow.parameters()]
+    point, context = points_and_context(flow, n=2)
+    named = [(name, p.detach().clone()) for name, p in flow.named_parameters() if p.numel()]
+    values = [value.requires_grad_() for _, value in named]
+    for way in ("call_and_ladj", "inverse_and_ladj"):
+        direction = Direction(flow, way)
 
-    def both(of_inverse: bool):
-        def function(point, *values):
-            with functional_parameters(flow, names, values) as transform_of:
-                transform = transform_of(context)
-                direction = transform.inverse_and_ladj if of_inverse else transform.call_and_ladj
-                return direction(point)
+        def function(point, *values, direction=direction):
+            given = {f"flow.{name}": value for (name, _), value in zip(named, values, strict=True)}
+            return functional_call(direction, given, (context, point))
 
-        return function
-
-    point = y.clone().requires_grad_()
-    for of_inverse in (False, True):
-        function = both(of_inverse)
-        # gradcheck passes over outputs without a gradient.
-        assert all(output.requires_grad for output in function(point, *parameters))
-        assert torch.autograd.gradcheck(function, (point, *parameters), atol=1e-5, rtol=1e-4)
-        if twice:
-            assert torch.autograd.gradgradcheck(
-                lambda p, f=function: f(p, *parameters), (point,), atol=1e-4, rtol=1e-3
-            )
-
-
-class functional_parameters:  # noqa: N801
-    """Stand other tensors in for a flow's parameters."""
-
-    def __init__(self, flow, names, values):
-        self.flow, self.given = flow, dict(zip(names, values, strict=True))
-
-    def __enter__(self):
-        return lambda context: functional_call(_Transform(self.flow), self._named(), (context,))
-
-    def _named(self):
-        return {f"flow.{name}": value for name, value in self.given.items()}
-
-    def __exit__(self, *_):
-        pass
+        # gradcheck passes over outputs without a gradient, and over inputs that nothing depends on.
+        outputs = function(point, *values)
+        assert all(output.requires_grad for output in outputs)
+        total = sum(output.sum() for output in outputs)
+        reached = torch.autograd.grad(total, values, allow_unused=True)
+        assert all(gradient is not None for gradient in reached)
+        start = point.clone().requires_grad_()
+        assert gradcheck(function, (start, *values), atol=1e-5, rtol=1e-4)
+        # By the parameters too, where points are constants, as noise and data are.
+        for inputs, of in (
+            ((start,), lambda z, f=function: f(z, *values)),
+            (values, lambda *v, f=function: f(point, *v)),
+        ):
+            assert gradgradcheck(of, inputs, atol=1e-4, rtol=1e-3, fast_mode=True)
 
 
-class _Transform(torch.nn.Module):
-    """Calls `transform` where functional_call wants `forward`."""
+class Direction(torch.nn.Module):
+    """One direction of a flow's transform, as a module, for functional_call."""
 
-    def __init__(self, flow):
+    def __init__(self, flow, way):
         super().__init__()
-        self.flow = flow
+        self.flow, self.way = flow, way
 
-    def forward(self, context):
-        return self.flow.transform(context)
+    def forward(self, context, point):
+        return getattr(self.flow.transform(context), self.way)(point)
 
 
 # ---- shapes and types -----------------------------------------------------------------------
@@ -261,7 +249,7 @@ def check_dtype(case: Case, dtype: torch.dtype) -> None:
     for value in (sample, log_prob, q.log_prob(y), q.sample()):
         assert value.dtype == dtype
     q.log_prob(y).sum().backward()
-    assert all(p.grad is None or p.grad.dtype == dtype for p in flow.parameters())
+    assert any(p.grad is not None for p in flow.parameters())
 
 
 def check_device(case: Case, device: str) -> None:
@@ -280,8 +268,36 @@ def check_far_points(case: Case, features: int) -> None:
         flow = make(case, features, scale=0.5, dtype=dtype)
         for reach in (1e2, 1e4, 1e6):
             y = reach * rand(20, features, seed=3).to(dtype)
-            assert not flow().log_prob(y).isnan().any(), reach
-            assert not flow().transform.call_and_ladj(y)[1].isnan().any(), reach
+            assert (flow().log_prob(y) < math.inf).all(), reach
+            assert flow().transform.call_and_ladj(y)[1].isfinite().all(), reach
+
+
+# ---- randomness -----------------------------------------------------------------------------
+
+
+def check_randomness(case: Case) -> None:
+    """What is random comes out of the generator that is given, and of nothing else."""
+    state = torch.get_rng_state()
+    one, two = (make(case, 3 if 3 in case.dims else 2, context=2, seed=4) for _ in range(2))
+    for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+    context = rand(4, 2)
+    first, second = (flow(context).sample((5,), generator=seeded(1)) for flow in (one, two))
+    assert torch.equal(first, second)
+    assert not torch.equal(first, one(context).sample((5,), generator=seeded(2)))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def check_draws(case: Case) -> None:
+    """Draws have gradients where they should, and are the same with and without a density."""
+    q = make(case, context=2, scale=0.3)(rand(4, 2))
+    assert q.has_rsample
+    assert not q.sample((3,), generator=seeded(1)).requires_grad
+    y = q.rsample((3,), generator=seeded(1))
+    again, log_prob = q.rsample_and_log_prob((3,), generator=seeded(1))
+    assert_near(y, again, max(1e-10, case.tolerance) * (1 + y.detach().abs().max()))
+    assert y.requires_grad
+    assert log_prob.requires_grad
 
 
 # ---- copies ---------------------------------------------------------------------------------
@@ -323,7 +339,8 @@ def check_learns(case: Case) -> None:
         loss.backward()
         optimiser.step()
     assert math.isfinite(loss.item())
-    assert loss.item() < before - 0.02
+    # The best Gaussian with independent coordinates gains 0.77.
+    assert loss.item() < before - 0.45
     trained = flow.double()
     check_ladj(trained, 100 * case.tolerance)
     check_round_trips(trained, 100 * case.tolerance)
@@ -346,6 +363,11 @@ def check_vmap(case: Case) -> None:
     for function in (log_prob, forward):
         expected = torch.stack([function(y[i], context[i]) for i in range(len(y))])
         assert_near(vmap(function)(y, context), expected, 1e-10 * (1 + expected.abs().max()))
+    for function in (log_prob, forward):
+        # Derivatives in forward mode, and second ones, forward over backward.
+        for mode, expected in ((jacfwd, jacrev), (hessian, lambda f: jacrev(jacrev(f)))):
+            value, wanted = mode(function)(y[0], context[0]), expected(function)(y[0], context[0])
+            assert_near(value, wanted, 1e-8 * (1 + wanted.abs().max()))
     gradient = vmap(jacrev(log_prob))(y, context)
     for i in range(len(y)):
         point = y[i].clone().requires_grad_()
@@ -353,9 +375,42 @@ def check_vmap(case: Case) -> None:
         assert_near(gradient[i], expected, 1e-8 * (1 + expected.abs().max()))
 
 
+def check_vmap_over_parameters(case: Case) -> None:
+    """Values and gradients of an ensemble of flows, by one vmap, are those of each."""
+    flows = [make(case, context=2, length=2, scale=0.3, seed=k) for k in range(3)]
+    y, context = rand(4, flows[0].features), rand(4, 2)
+    scores = [Score(flow) for flow in flows]
+    one = copy.deepcopy(scores[0])
+
+    def total(parameters, buffers):
+        return functional_call(one, (parameters, buffers), (y, context)).sum()
+
+    state = torch.func.stack_module_state(scores)
+    gradients, values = vmap(torch.func.grad_and_value(total))(*state)
+    for k, score in enumerate(scores):
+        expected = score(y, context).sum()
+        assert_near(values[k], expected, 1e-10 * (1 + expected.detach().abs()))
+        named = [(name, p) for name, p in score.named_parameters() if p.numel()]
+        slopes = torch.autograd.grad(expected, [p for _, p in named])
+        for (name, _), slope in zip(named, slopes, strict=True):
+            assert_near(gradients[name][k], slope, 1e-9 * (1 + slope.abs().max()))
+
+
+class Score(torch.nn.Module):
+    """The log-density of some points, and the ladj of the other direction there."""
+
+    def __init__(self, flow):
+        super().__init__()
+        self.flow = flow
+
+    def forward(self, y, context):
+        q = self.flow(context)
+        return q.log_prob(y) + q.transform.call_and_ladj(y)[1]
+
+
 def check_compile(case: Case) -> None:
     """torch.compile follows both directions, gradients included, without a break."""
-    flow = make(case, context=2, length=1, scale=0.3)
+    flow = make(case, context=2, length=2, scale=0.3)
     y, context = points_and_context(flow)
     for function in (
         lambda point, c: flow(c).log_prob(point),

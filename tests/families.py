@@ -22,7 +22,6 @@ class Case:
         name: The key in `nfbook.flows.FAMILIES`.
         dims: The dimensions D that are tried.
         options: Further arguments of the constructor.
-        twice: Whether second derivatives exist.
         compiles: Whether ``torch.compile(fullgraph=True)`` can follow.
         vmaps: Whether ``torch.func.vmap`` can follow.
         tolerance: How exact round trips and densities are in float64.
@@ -32,7 +31,6 @@ class Case:
     name: str
     dims: tuple[int, ...] = (1, 2, 5)
     options: tuple[tuple[str, object], ...] = ()
-    twice: bool = True
     compiles: bool = True
     vmaps: bool = True
     tolerance: float = 1e-9

@@ -343,7 +343,7 @@ def test_contract_of_shapes_and_copies(boxed, features, monkeypatch):
 
 def test_contract_of_derivatives(boxed):
     flow = contract.make(boxed, 2, 2, 1, scale=0.3)
-    contract.check_gradients(flow, twice=True)
+    contract.check_gradients(flow)
     contract.check_vmap(boxed)
     contract.check_compile(boxed)
 

@@ -6,6 +6,7 @@ import pickle
 
 import pytest
 import torch
+import torch.utils.checkpoint
 from draws import rand, seeded
 from families import spread
 from hypothesis import given, settings
@@ -338,3 +339,30 @@ def test_no_stack_where_layers_differ():
         assert isinstance(flow.transform(), Compose)
     # A mask of names has always two groups that take turns.
     assert isinstance(RealNVP(3, length=1).transform(), AffineCouplingStack)
+
+
+def test_a_stack_refuses_what_it_would_get_wrong():
+    first, second = Partition(torch.tensor([True, False])), Partition(torch.tensor([False, True]))
+    networks = [MLP(1, 2, (8,)), MLP(1, 2, (8,))]
+    make = AffineCouplingStack
+    with pytest.raises(TypeError, match=r"every network's activation must be a torch\.nn\.ReLU"):
+        make([first, second], [MLP(1, 2, (8,), activation=nn.Tanh)] * 2, bound=3.0)
+    with pytest.raises(ValueError, match="networks must be one for each of the partitions, got 0"):
+        make([], [], bound=3.0)
+    with pytest.raises(ValueError, match="networks must be one for each of the partitions, got 2"):
+        make([first], networks, bound=3.0)
+    with pytest.raises(ValueError, match=r"networks must all have as many layers, got \[2, 4\]"):
+        make([first, second], [networks[0], MLP(1, 2, (8, 8))], bound=3.0)
+    with pytest.raises(ValueError, match=r"bound must be positive, got 0\.0"):
+        make([first, second], networks, bound=0.0)
+
+
+def test_checkpoints_of_memory():
+    flow, y = RealNVP(3), torch.ones(4, 3)
+    for parameter in flow.parameters():
+        parameter.data += 0.1
+    kept = torch.autograd.grad(flow().log_prob(y).sum(), flow.conditioners[0].bias)
+    again = torch.utils.checkpoint.checkpoint(
+        lambda value: flow().log_prob(value).sum(), y, use_reentrant=False
+    )
+    assert torch.equal(torch.autograd.grad(again, flow.conditioners[0].bias)[0], kept[0])

@@ -267,7 +267,7 @@ def test_a_flow_keeps_what_the_contract_asks(make_flow, context):
         ).double()
         contract.check_ladj(spread(flow, 0.3), 1e-10)
         contract.check_round_trips(flow, 1e-11)
-    contract.check_gradients(flow, twice=True)
+    contract.check_gradients(flow)
 
 
 @each_flow

@@ -183,3 +183,17 @@ def test_parameters_have_any_size_in_float32():
         (ladj.sum() + log_prob.clamp(min=-1e3).sum()).backward()
         gradients = [p.grad for p in flow.parameters() if p.numel()]
         assert all(torch.isfinite(g).all() for g in gradients)
+
+
+def test_a_steep_contraction_keeps_its_digits():
+    layer = Radial(torch.zeros(3), torch.tensor(0.0), torch.tensor(-50.0))
+    assert layer.call_and_ladj(torch.zeros(3))[1].item() == pytest.approx(-150)
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e-20, 1e20, 1e30])
+def test_no_distance_is_too_short_or_too_long(size):
+    layer = Radial(torch.zeros(2), torch.tensor(0.0), torch.tensor(1.0))
+    z = torch.tensor([3.0, 4.0]) * size
+    y, ladj = layer.call_and_ladj(z)
+    assert ladj.item() == pytest.approx(2.0 if size < 1 else 0.0, abs=1e-6)
+    torch.testing.assert_close(layer.inv(y), z, rtol=1e-6, atol=0)

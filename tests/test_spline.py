@@ -292,7 +292,7 @@ def test_the_factory_knows_its_size():
         ({"bins": 2.0}, TypeError, "bins must be an int, got float"),
         ({"bound": 0.0}, ValueError, "bound must be positive, got 0.0"),
         ({"bound": "five"}, TypeError, "bound must be a number, got str"),
-        ({"slope": 1.0}, ValueError, "slope must lie between 0 and 1, got 1.0"),
+        ({"slope": 1.0}, ValueError, "slope must be at least 1e-6 and below 1, got 1.0"),
     ],
 )
 def test_bad_arguments(arguments, error, message):

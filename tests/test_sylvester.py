@@ -128,16 +128,14 @@ def test_what_stands_below_the_diagonals_is_not_looked_at():
 # ---- planar layers ------------------------------------------------------------------------------
 
 
-def planar_of(direction, r_hat, r_tilde, b):
-    """Return the planar layer with w = r̃ q and û = r̂ q."""
-    # m(a) = log(1 + (e - 1) eᵃ) - 1 has to be r̂ r̃.
-    a = ((1 + r_hat * r_tilde).expm1() / (math.e - 1)).log()
-    return Planar(r_tilde * direction, a / r_tilde * direction, b)
+def planar_of(direction, r, r_tilde, b):
+    """Return the planar layer with w = r̃ q and u = r q, whose û is r̂ q."""
+    return Planar(r_tilde * direction, r * direction, b)
 
 
 def test_one_column_is_a_planar_layer():
     layer, z = some_layer(columns=1), rand(20, 4, seed=9)
-    planar = planar_of(layer.q[:, 0], layer.r_hat[0, 0], layer.r_tilde[0, 0], layer.b[0])
+    planar = planar_of(layer.q[:, 0], layer.r[0, 0], layer.r_tilde[0, 0], layer.b[0])
     for t, p in ((layer, planar), (layer.inv, planar.inv)):
         for value, expected in zip(t.call_and_ladj(z), p.call_and_ladj(z), strict=True):
             torch.testing.assert_close(value, expected, rtol=0, atol=1e-12)
@@ -146,8 +144,9 @@ def test_one_column_is_a_planar_layer():
 def test_diagonal_matrices_make_planar_layers_along_orthogonal_lines():
     layer, z = some_layer(), rand(20, 4, seed=9)
     layer = Sylvester(layer.q, layer.r.diagonal().diag(), layer.r_tilde.diagonal().diag(), layer.b)
-    diagonals = layer.r_hat.diagonal(), layer.r_tilde.diagonal()
-    each = zip(layer.q.unbind(-1), *diagonals, layer.b, strict=True)
+    each = zip(
+        layer.q.unbind(-1), layer.r.diagonal(), layer.r_tilde.diagonal(), layer.b, strict=True
+    )
     planars = Compose([planar_of(*one) for one in each])
     for value, expected in zip(layer.call_and_ladj(z), planars.call_and_ladj(z), strict=True):
         torch.testing.assert_close(value, expected, rtol=0, atol=1e-12)

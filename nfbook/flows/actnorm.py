@@ -31,7 +31,7 @@ class ActNormFlow(AffineFlow):
     not decide; and copies, ``torch.func`` and ``torch.compile`` see a function. That
     it took place is a buffer, so a flow that is loaded has started already.
 
-    As a layer between others it belongs into a `Chain`, whose `start_from` passes the data on.
+    As a layer between others it belongs in a `Chain`, whose `start_from` passes the data on.
 
     Arguments:
         features: The dimension D.

@@ -23,8 +23,8 @@ class AffineFlow(Flow):
         \sim \mathcal{N}\bigl(\mathbf{m}, \operatorname{diag}(e^{2 \mathbf{s}})\bigr).
 
     With a context it is the usual posterior of a variational autoencoder (Kingma and Welling,
-    2014), which other flows have to beat. The scale lies between 1/1000 and 1000, see
-    `ScaleAndShift`: standardise data that need more.
+    2014), which other flows have to beat. The scale of each layer lies between 1/1000
+    and 1000, see `ScaleAndShift`: standardise data that need more.
 
     Arguments:
         features: The dimension D.

@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from nfbook._checks import check_count
+from nfbook._checks import check_callable, check_count
 from nfbook.flows.base import Flow
 from nfbook.masked import MaskedMLP
 from nfbook.transforms.autoregressive import Autoregressive
@@ -62,6 +62,7 @@ class AutoregressiveFlow(Flow):
     ) -> None:
         super().__init__(features, context)
         check_count("length", length)
+        check_callable("elementwise", elementwise)
         self.elementwise = elementwise
         self.networks = nn.ModuleList(
             MaskedMLP(

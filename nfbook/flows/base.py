@@ -45,8 +45,17 @@ class StandardNormal(Distribution):
         super().__init__(torch.Size(batch_shape), torch.Size([features]), validate_args=False)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> StandardNormal:
-        """Return the same with another batch shape."""
-        return StandardNormal(self.event_shape[0], torch.Size(batch_shape), like=self.like)
+        """Return the same with another batch shape, to which the present one expands."""
+        shape = torch.Size(batch_shape)
+        if not expands(self.batch_shape, shape):
+            raise ValueError(
+                "batch_shape must be one to which the present one expands, "
+                f"got {tuple(shape)} from {tuple(self.batch_shape)}"
+            )
+        return StandardNormal(self.event_shape[0], shape, like=self.like)
+
+    def __repr__(self) -> str:
+        return f"StandardNormal({self.event_shape[0]}, {tuple(self.batch_shape)})"
 
     def rsample(
         self, sample_shape: Any = (), *, generator: torch.Generator | None = None
@@ -76,6 +85,17 @@ class StandardNormal(Distribution):
         r"""Return :math:`\tfrac{D}{2} (1 + \log 2 \pi)`."""
         value = 0.5 * self.event_shape[0] * (1 + math.log(2 * math.pi))
         return self.like.new_full(self.batch_shape, value)
+
+
+def expands(shape: torch.Size, wider: torch.Size) -> bool:
+    """Return whether a shape expands to another: ones grow, and new dimensions come first.
+
+    Example:
+        >>> expands(torch.Size([1, 3]), torch.Size([5, 4, 3]))
+        True
+    """
+    sizes = zip(reversed(shape), reversed(wider), strict=False)
+    return len(shape) <= len(wider) and all(a in (1, b) for a, b in sizes)
 
 
 class FlowDistribution(Distribution):
@@ -120,7 +140,7 @@ class FlowDistribution(Distribution):
         return self.transform.codomain
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> FlowDistribution:
-        """Return the same with more batch dimensions."""
+        """Return the same with another batch shape, to which the present one expands."""
         return FlowDistribution(self.base.expand(torch.Size(batch_shape)), self.transform)
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -205,7 +225,7 @@ class Flow(nn.Module, ABC):
 
         Family(features, context=0, length=K, hidden_features=(64, 64), *, generator=None)
 
-    and a new flow is the identity, or close to it, for every context.
+    and a new flow leaves N(0, I) as it is, for every context.
 
     Arguments:
         features: The dimension D.
@@ -226,6 +246,10 @@ class Flow(nn.Module, ABC):
         self.features, self.context = features, context
         # Follows the module to another dtype or device, for the base distribution.
         self.register_buffer("like", torch.empty(0), persistent=False)
+
+    def extra_repr(self) -> str:
+        """Say the sizes of vectors and contexts."""
+        return f"features={self.features}, context={self.context}"
 
     @abstractmethod
     def transform(self, context: Tensor | None = None) -> Transform:

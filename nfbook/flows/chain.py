@@ -6,8 +6,9 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import constraints
 
-from nfbook._checks import check_same_dtype, check_type
+from nfbook._checks import check_same_dtype, check_tensor, check_type
 from nfbook.flows.actnorm import ActNormFlow
 from nfbook.flows.base import Flow
 from nfbook.transforms.base import Compose, Transform
@@ -48,8 +49,9 @@ class Chain(Flow):
         if len(contexts) > 1:
             raise ValueError(f"flows must have the same context, or 0, got {sorted(contexts)}")
         likes = [flow.get_buffer("like") for flow in flows]
-        for like in likes[1:]:
-            check_same_dtype(first=likes[0], another=like)
+        dtypes = {str(like.dtype) for like in likes}
+        if len(dtypes) > 1:
+            raise TypeError(f"flows must have the same dtype, got {' and '.join(sorted(dtypes))}")
         super().__init__(dims.pop(), contexts.pop() if contexts else 0)
         self.flows = nn.ModuleList(flows)
         self.register_buffer("like", torch.empty_like(likes[0]), persistent=False)
@@ -61,7 +63,13 @@ class Chain(Flow):
         Arguments:
             x: Data, `(n, D)`.
             context: Their context, `(n, C)`; None if there is none.
+
+        Raises:
+            TypeError: The data are no tensor of the flow's dtype.
+            ValueError: They have another shape, or one is not finite.
         """
+        check_tensor("x", x, ("n", self.features))
+        check_same_dtype(x=x, flow=self.get_buffer("like"))
         self._check_context(context)
         for flow, own in reversed(self._with_contexts(context)):
             if isinstance(flow, Chain):
@@ -90,6 +98,10 @@ class Fixed(Flow):
         features: The dimension D.
         transform: The transform. Its tensors are copied.
 
+    Raises:
+        TypeError: It is no transform, or holds something that cannot be stored so, like a network.
+        ValueError: It does not map vectors of size D to vectors of size D.
+
     Example:
         >>> from nfbook.transforms import Box
         >>> list(Fixed(2, Box(torch.zeros(2), 1.0)).state_dict())
@@ -100,6 +112,8 @@ class Fixed(Flow):
         super().__init__(features)
         check_type("transform", transform, Transform, "an nfbook Transform")
         self.constants = Constants(transform)
+        like = next((b for b in self.constants.buffers() if b.is_floating_point()), torch.zeros(()))
+        check_size(self.constants(), like.new_zeros(features))
 
     def transform(self, context: Tensor | None = None) -> Transform:
         """Return the transform."""
@@ -121,6 +135,10 @@ class Transformed(Chain):
         flow: Any flow.
         transform: Any transform whose domain is all vectors. Its tensors take the flow's dtype.
 
+    Raises:
+        TypeError: One is no flow or no transform, or the transform cannot be stored, see `Fixed`.
+        ValueError: The transform's domain is bounded, or it is for vectors of another size.
+
     Example:
         >>> from nfbook.flows import PlanarFlow
         >>> from nfbook.transforms import Box
@@ -131,8 +149,32 @@ class Transformed(Chain):
 
     def __init__(self, flow: Flow, transform: Transform) -> None:
         check_type("flow", flow, Flow, "an nfbook Flow")
+        check_type("transform", transform, Transform, "an nfbook Transform")
+        if transform.domain is not constraints.real_vector:
+            raise ValueError(
+                f"transform must have all vectors as its domain, got {transform.domain}"
+            )
         fixed = Fixed(flow.features, transform).to(flow.get_buffer("like"))
         super().__init__(flow, fixed)
+
+
+def check_size(transform: Transform, z: Tensor) -> None:
+    """Check that a transform maps a vector to one of its size.
+
+    Example:
+        >>> from nfbook.transforms import Permutation
+        >>> check_size(Permutation.reversal(3), torch.zeros(2))
+        Traceback (most recent call last):
+        ...
+        ValueError: transform must be one of vectors of size 2, got Permutation()
+    """
+    wanted = f"transform must be one of vectors of size {len(z)}, got {transform}"
+    try:
+        shape = transform(z).shape
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise ValueError(wanted) from error
+    if shape[-1:] != z.shape:
+        raise ValueError(wanted)
 
 
 class Constants(nn.Module):
@@ -147,10 +189,16 @@ class Constants(nn.Module):
                 self.register_buffer(name, value.detach().clone())
             elif isinstance(value, Transform):
                 self.add_module(name, Constants(value))
-            elif isinstance(value, tuple):
+            elif isinstance(value, tuple) and all(isinstance(v, Transform) for v in value):
                 self.add_module(name, nn.ModuleList(map(Constants, value)))
-            else:
+            elif value is None or isinstance(value, (bool, int, float, str)):
                 self.others[name] = value
+            else:
+                kind, came = type(transform).__name__, type(value).__name__
+                raise TypeError(
+                    "transform must consist of tensors, numbers and transforms to be fixed, "
+                    f"got {kind} with a {came} as {name}"
+                )
 
     def forward(self) -> Transform:
         """Return the transform, with the buffers as its tensors."""

@@ -84,8 +84,8 @@ class CNF(Flow):
     a `Continuous` transform. The log-determinant is an integral of the trace of the velocity's
     Jacobian, so nothing restricts the networks, and both directions cost the same. The price is a
     differential equation to solve. Values, densities and round trips are exact up to the error of
-    the solver. The steeper the velocity, the more often the networks are evaluated: how often is
-    told by the method `solve` of the parts, ``flow.transform().transforms``.
+    the solver. The steeper the velocity, the more often the networks are evaluated. How often is
+    what the method `solve` of the parts, ``flow.transform().transforms``, returns.
 
     Arguments:
         features: The dimension D.
@@ -146,7 +146,8 @@ class CNF(Flow):
         Arguments:
             context: One vector for each distribution, `(*, C)`; None for a flow without context.
             probe: None for exact densities. With a random vector, `(*, D)`, as from `rademacher`,
-                log-densities are unbiased estimates. Their cost does not grow with D.
+                log-densities are unbiased estimates. Their cost does not grow with D. What is
+                drawn then has the probe's batch dimensions.
         """
         distribution = super().forward(context)
         if probe is None:
@@ -190,8 +191,6 @@ def field(network: MLP, context: Tensor | None) -> TanhField:
 
     The context acts on the first layer, as a bias that stays the same along the whole path.
     """
-    first: Tensor = network.bias
-    if context is not None:
-        first = first + linear(context, network.context_weight)
+    first = network.start(context)
     others = [layer for layer in network.layers if isinstance(layer, nn.Linear)]
     return TanhField([(network.weight, first), *((layer.weight, layer.bias) for layer in others)])

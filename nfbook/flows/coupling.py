@@ -31,8 +31,8 @@ class CouplingFlow(Flow):
         length: The number of layers K.
         hidden_features: The widths of the networks' hidden layers.
         elementwise: What the layers do to a coordinate.
-        mask: What stays. "alternating": every second coordinate, in the next layer the others.
-            "halves": the first half of them, in the next layer the second. Or a sequence of boolean
+        mask: Which coordinates stay. "alternating": every second one, and in the next layer the
+            others. "halves": the first half, and in the next layer the second. Or a list of boolean
             tensors `(D,)`, True where a coordinate stays, which the layers take in turn.
         conditioner: What makes a layer's network in place of an `MLP`: a function of the numbers
             of coordinates that stay, of outputs, and of context features, called once for each
@@ -67,6 +67,7 @@ class CouplingFlow(Flow):
     ) -> None:
         super().__init__(features, context)
         check_count("length", length)
+        check_callable("elementwise", elementwise)
         self.elementwise = elementwise
         partitions = [Partition(each) for each in masks(mask, features, length)]
         self.partitions = nn.ModuleList(partitions)
@@ -130,6 +131,9 @@ def masks(kind: str | Sequence[Tensor], features: int, length: int) -> list[Tens
         # A single coordinate has nothing to wait for: it moves in every layer.
         turns = [stays, ~stays] if features > 1 else [~stays]
     else:
+        if not isinstance(kind, (list, tuple)):
+            wanted = "a str, or a list or tuple of tensors"
+            raise TypeError(f"mask must be {wanted}, got {type(kind).__name__}")
         turns = list(kind)
         if not turns:
             raise ValueError("mask must hold at least one tensor, got none")
@@ -206,9 +210,9 @@ class RealNVP(CouplingFlow):
     .. math:: y_i = e^{s_i(\mathbf{z}_A, \mathbf{c})} z_i + m_i(\mathbf{z}_A, \mathbf{c})
         \quad \text{for } i \in B.
 
-    The log-scales are bounded, see `ScaleAndShift`. Ten layers with factors of 1000 would multiply
-    a number, and its rounding error, by 1e30; with the default, e³ or about 20 for each layer, by
-    1e13 at most.
+    The log-scales are bounded, see `ScaleAndShift`. In ten layers each coordinate moves five times.
+    Factors of 1000 would multiply a number, and its rounding error, by up to 1e15. With the
+    default, e³ or about 20 for each layer, it is 3e6 at most.
 
     Arguments:
         features: The dimension D.
@@ -249,7 +253,7 @@ class RealNVP(CouplingFlow):
             generator=generator,
         )
         self.bound = bound
-        # The networks are perceptrons, and two groups take turns.
+        # The networks are perceptrons, and two groups take turns. Else the layers go one by one.
         self.stacked = features > 1 and conditioner is None and isinstance(mask, str)
 
     def transform(self, context: Tensor | None = None) -> Transform:

@@ -46,7 +46,8 @@ class TargetedFlow(Flow):
     `log_target` gives the first two terms.
 
     What is trained, as a function of the context if there is one: mean and standard deviations of
-    z_0, and a step size for each coordinate. If the target is a module, so are its parameters.
+    z_0, and a step size for each coordinate. If the target is a module, so are its parameters. A
+    flow can be pickled if its target can: a module or a named function, not a lambda.
 
     Arguments:
         log_density: :math:`\log \pi` up to a constant, from `(*, D)` to `(*)`. With a context it

@@ -31,7 +31,8 @@ class HouseholderFlow(Flow):
     .. math:: \mathcal{N}\bigl(\mathbf{Q} \boldsymbol{\mu},\;
         \mathbf{Q} \operatorname{diag}(\boldsymbol{\sigma}^2)\, \mathbf{Q}^\top\bigr).
 
-    K = D - 1 reflections reach every Gaussian: they give every set of orthogonal axes up to the
+    K = D - 1 reflections reach every Gaussian whose standard deviations along its axes lie between
+    1/1000 and 1000, the bounds of `ScaleAndShift`: they give every set of orthogonal axes up to the
     axes' directions, on which a covariance does not depend.
 
     Both directions cost O(KD), and the determinant is that of the scale alone. At the start scale

@@ -48,8 +48,8 @@ def flow_matching_loss(
        each time these points have the distribution of :math:`\mathbf{z}_t`: that of the base at
        t = 0, and at t = 1 that of x, blurred by a Gaussian of standard deviation :math:`\sigma`.
 
-    For Gaussian data with standard deviations :math:`s_i` the least mean is
-    :math:`\tfrac{\pi}{2} \sum_i s_i` where :math:`\sigma = 0`.
+    For Gaussian data with standard deviations :math:`s_i` along its principal axes the least mean
+    is :math:`\tfrac{\pi}{2} \sum_i s_i` where :math:`\sigma = 0`.
 
     Arguments:
         flow: A continuous flow, whose velocity is to be trained.

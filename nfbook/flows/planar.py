@@ -48,7 +48,7 @@ class PlanarFlow(Flow):
         super().__init__(features, context)
         check_count("length", length)
         w = torch.empty(length, features).normal_(generator=generator) / math.sqrt(features)
-        # With u = 0 every layer is the identity, and its gradient by u is not zero.
+        # With u = 0 every layer is the identity, and its gradient with respect to u is not zero.
         start = {"w": w, "u": torch.zeros_like(w), "b": torch.zeros(length)}
         self.parameters_of = Parameters(start, context, hidden_features, generator=generator)
 

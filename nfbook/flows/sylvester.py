@@ -72,7 +72,7 @@ class SylvesterFlow(Flow):
             "vectors": draw(num_vectors, features) / math.sqrt(features),
             # Two triangles share a matrix: R is what stands on and above the diagonal, and R̃
             # without its own diagonal is what stands below. With R = 0 every layer is the
-            # identity, and its gradient by R is not zero.
+            # identity, and its gradient with respect to R is not zero.
             "triangles": draw(num_columns, num_columns).tril(-1) / math.sqrt(num_columns),
             "diagonal": torch.ones(length, num_columns),
             "b": draw(num_columns),

@@ -33,7 +33,8 @@ class Box(Transform):
         high: The upper ends, a number or `(*, D)`.
         margin: How far the image reaches beyond both, so that :math:`a_i` is low minus the margin
             and :math:`b_i` is high plus it. It keeps data that touch low or high away from
-            infinity, and may be far smaller than the rounding of low and high.
+            infinity, and may be far smaller than the rounding of low and high. Data that crowd an
+            end need one: within rounding of it a density cannot be resolved.
 
     Raises:
         TypeError: An end is neither a number nor a floating-point tensor.
@@ -103,7 +104,8 @@ class Exp(Transform):
 
     .. math:: y_i = e^{z_i}, \qquad \log |\det J_t| = \sum_i z_i.
 
-    With a Gaussian z, y has heavy tails and its mean exceeds its median. `Softplus` has neither.
+    With a Gaussian z, y has heavy tails, and its mean exceeds its median by far. With `Softplus`
+    the tail is that of a Gaussian, and the mean exceeds the median by less.
 
     Example:
         >>> Exp().inv(torch.ones(2))
@@ -117,7 +119,7 @@ class Exp(Transform):
         return z.exp(), z.sum(-1)
 
     def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Take the logarithm; zero stands for the smallest number above it."""
+        """Take the logarithm; zero stands for the smallest normal number."""
         z = y.clamp(min=torch.finfo(y.dtype).tiny).log()
         return z, where_inside(self.codomain, y, -z.sum(-1))
 
@@ -144,7 +146,7 @@ class Softplus(Transform):
         return -logsigmoid(-z), logsigmoid(z).sum(-1)
 
     def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Solve for z; zero stands for the smallest number above it."""
+        """Solve for z; zero stands for the smallest normal number."""
         positive = y.clamp(min=torch.finfo(y.dtype).tiny)
         log_slope = torch.log(-torch.expm1(-positive))
         return positive + log_slope, where_inside(self.codomain, y, -log_slope.sum(-1))

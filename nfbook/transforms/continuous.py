@@ -61,7 +61,8 @@ class VectorField:
             z: The points, `(*, D)`.
             directions: The vectors e, `(*, S, D)`.
         """
-        velocity, pullback = torch.func.vjp(lambda z: self(t, z), z)[:2]
+        # The zero makes the velocity depend on z. Where it does not, torch's vmap below crashes.
+        velocity, pullback = torch.func.vjp(lambda z: self(t, z) + 0 * z, z)[:2]
         directions = directions.expand(*z.shape[:-1], *directions.shape[-2:])
         rows = torch.func.vmap(lambda e: pullback(e)[0], in_dims=-2, out_dims=-2)(directions)
         return velocity, (rows * directions).sum((-2, -1))
@@ -110,10 +111,11 @@ class Continuous(Transform):
       ``tolerance`` times (1 + the number's size). All points share their steps, so these are as
       short as the hardest point needs. They depend on the data, so neither
       ``torch.compile(fullgraph=True)`` nor ``torch.func`` can follow.
-    - With ``steps``, so many equal steps of the classical Runge-Kutta method of order 4. There
-      they can. Nothing watches the error, which falls with the fourth power of the step.
+    - With ``steps``, that many equal steps of the classical Runge-Kutta method of order 4. Both
+      can follow these. Nothing watches the error, which falls with the fourth power of the step.
 
-    So values, log-determinants and round trips are exact up to the error of the solver. The
+    So values, log-determinants and round trips are exact up to the error of the solver, which it
+    estimates and does not bound: it can step over a short burst of the field. The
     gradient is that of the computed numbers, through all steps of the solver, whose lengths count
     as constants. With ``adjoint`` it is instead the solution of another differential equation,
     the adjoint one, from the end to the start (section 2 of the paper). This needs no memory for
@@ -124,8 +126,8 @@ class Continuous(Transform):
         field: The velocity v. Batch dimensions of its parameters are broadcast against z's.
         start: The time t_0.
         end: The time t_1.
-        tolerance: The relative and absolute error allowed in a step. It counts as at least
-            eight times what the dtype can tell apart, since no step could keep less.
+        tolerance: The relative and absolute error allowed in a step. Below eight machine epsilons
+            of the dtype it counts as that, since no step could keep less.
         method: The adaptive method of Dormand and Prince, ``"dopri5"`` of order 5 or ``"dopri8"``
             of order 8. The second keeps small tolerances with fewer evaluations.
         steps: The number of fixed steps; None for the adaptive solver.
@@ -362,8 +364,8 @@ def adaptive(
             "norm": largest,
             # The library's own guess is differentiated too, and far too short where v is zero.
             "first_step": first_step,
-            # A step ends at the end. Else it would go beyond and the end be interpolated, with an
-            # error that no tolerance bounds.
+            # The last step ends at the end. Otherwise it would go past it, and the end would be
+            # interpolated, with an error that no tolerance bounds.
             "step_t": times,
         },
     }

@@ -7,7 +7,6 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from nfbook._checks import check_callable, check_type
 from nfbook.networks import MLP
@@ -23,7 +22,7 @@ Conditioner = Callable[[Tensor, Tensor | None], Tensor]
 class Partition(nn.Module):
     r"""The coordinates of a vector in two groups: those that stay and those that move.
 
-    It holds their numbers rather than the mask, as buffers, which follow a module to its device.
+    It holds their indices, not the mask, as buffers, which follow a module to its device.
 
     Arguments:
         mask: True where a coordinate stays, `(D,)`. All may move, but not all may stay.
@@ -58,6 +57,8 @@ class Partition(nn.Module):
 
     def split(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Return the coordinates that stay and those that move, of z `(*, D)`."""
+        if z.shape[-1:] != self.places.shape:
+            raise ValueError(f"z must have shape (*, {len(self.places)}), got {tuple(z.shape)}")
         return z.index_select(-1, self.kept), z.index_select(-1, self.moved)
 
     def join(self, kept: Tensor, moved: Tensor) -> Tensor:
@@ -90,8 +91,9 @@ class Coupling(Transform):
         context: The conditioner's second argument, `(*, C)`; None for none.
 
     Raises:
-        TypeError: The mask is not boolean, or the conditioner is no function.
-        ValueError: The mask is not a vector, or lets no coordinate move.
+        TypeError: The mask is not boolean, or the conditioner or ``elementwise`` no function.
+        ValueError: The mask is not a vector, or lets no coordinate move; or the conditioner gives
+            another number of parameters.
 
     Example:
         The second coordinate is shifted by the square of the first:
@@ -114,6 +116,7 @@ class Coupling(Transform):
     ) -> None:
         super().__init__()
         check_callable("conditioner", conditioner)
+        check_callable("elementwise", elementwise)
         self.partition = mask if isinstance(mask, Partition) else Partition(mask)
         self.conditioner, self.elementwise, self.context = conditioner, elementwise, context
 
@@ -133,22 +136,34 @@ class Coupling(Transform):
         """Return the transform of the coordinates that move."""
         raw = self.conditioner(kept, self.context)
         count, size = len(self.partition.moved), self.elementwise.size
+        if raw.shape[-1:] != (size * count,):
+            raise ValueError(
+                f"conditioner must return shape (*, {size * count}), got {tuple(raw.shape)}"
+            )
         return self.elementwise(raw.reshape(*raw.shape[:-1], size, count).mT)
 
 
 class AffineCouplingStack(Transform):
     r"""K affine coupling layers of two groups that take turns, evaluated together.
 
-    In the layers of even number k = 0, 2, ... the first group stays, in the others the second. Then
-    the vector has to be taken apart and put together only once, and the networks' layers and the
-    scalings follow each other without anything between. The backward pass is written by hand.
-    Second derivatives are those of `layers`, which is the same map.
+    In layers k = 0, 2, ... the first group stays, in the others the second. Then the vector has to
+    be taken apart and put together only once, and the networks' layers and the scalings follow each
+    other without anything between. The backward pass is written by hand. Second derivatives are
+    autograd's, of the same operations. Where such code cannot be followed, by ``torch.compile`` or
+    in forward mode, `layers` takes over, which is the same map.
 
     Arguments:
-        partitions: One for each layer: the two groups, and in every second layer exchanged.
-        networks: One perceptron with ReLU for each layer, see `Coupling` for its outputs.
+        partitions: One for each layer: the two groups, exchanged in every second layer. Whether
+            they are is not looked at, since that would wait for a device.
+        networks: One perceptron with ReLU for each layer, see `Coupling` for its outputs. They have
+            equally many hidden layers.
         context: The networks' second argument, `(*, C)`; None for none.
         bound: The largest log-scale, see `ScaleAndShift`.
+
+    Raises:
+        TypeError: One of ``networks`` is no MLP, or its activation is not ReLU.
+        ValueError: There is no network, not one for each partition, or they differ in their number
+            of layers; or the bound is not positive.
 
     Example:
         >>> mask = torch.tensor([True, False, False])
@@ -169,34 +184,55 @@ class AffineCouplingStack(Transform):
     ) -> None:
         super().__init__()
         self.partitions, self.networks = tuple(partitions), tuple(networks)
-        self.context, self.bound = context, bound
+        self.context, self.elementwise = context, ScaleAndShift(bound)
+        if not self.networks or len(self.networks) != len(self.partitions):
+            got = f"{len(self.networks)} for {len(self.partitions)}"
+            raise ValueError(f"networks must be one for each of the partitions, got {got}")
+        for network in self.networks:
+            check_type("every one of networks", network, MLP, "an MLP")
+            for activation in list(network.layers)[::2]:
+                check_type("every network's activation", activation, nn.ReLU, "a torch.nn.ReLU")
+        depths = {len(network.layers) for network in self.networks}
+        if len(depths) > 1:
+            raise ValueError(f"networks must all have as many layers, got {sorted(depths)}")
 
     @property
     def layers(self) -> Compose:
         """The same layers, one after the other."""
-        elementwise = ScaleAndShift(self.bound)
         return Compose(
             [
-                Coupling(partition, network, elementwise, self.context)
+                Coupling(partition, network, self.elementwise, self.context)
                 for partition, network in zip(self.partitions, self.networks, strict=True)
             ]
         )
 
     def call_and_ladj(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Go through all layers."""
-        return self._run(z, inverse=False)
+        if not torch.compiler.is_compiling():
+            try:
+                return self._run(z, inverse=False)
+            except NotImplementedError:
+                pass  # This is how torch says that it has no forward mode.
+        return self.layers.call_and_ladj(z)
 
     def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Go back through all layers."""
-        return self._run(y, inverse=True)
+        if not torch.compiler.is_compiling():
+            try:
+                return self._run(y, inverse=True)
+            except NotImplementedError:
+                pass
+        return self.layers.inverse_and_ladj(y)
 
     def _run(self, z: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
+        groups = self.partitions[0]
+        if z.shape[-1:] != groups.places.shape:
+            raise ValueError(f"z must have shape (*, {len(groups.places)}), got {tuple(z.shape)}")
         batch = z.shape[:-1]
         parameters: list[Tensor] = []
         for network in self.networks:
-            start: Tensor = network.bias
+            start = network.start(self.context)
             if self.context is not None:
-                start = start + functional.linear(self.context, network.context_weight)
                 batch = torch.Size(torch.broadcast_shapes(z.shape[:-1], start.shape[:-1]))
                 start = start.expand(*batch, -1).reshape(batch.numel(), start.shape[-1])
             parameters += [start, network.weight]
@@ -204,9 +240,15 @@ class AffineCouplingStack(Transform):
                 parameters += [layer.bias, layer.weight]
         size = len(parameters) // len(self.networks)
         points = z.expand(*batch, -1).reshape(batch.numel(), z.shape[-1])
-        groups = self.partitions[0]
         y, ladj, *_ = _Stack.apply(  # type: ignore[no-untyped-call]
-            inverse, self.bound, size, groups.kept, groups.moved, groups.places, points, *parameters
+            inverse,
+            self.elementwise.bound,
+            size,
+            groups.kept,
+            groups.moved,
+            groups.places,
+            points,
+            *parameters,
         )
         return y.view(*batch, z.shape[-1]), ladj.view(batch)
 
@@ -262,7 +304,7 @@ class _Stack(torch.autograd.Function):
         ctx.inputs = len(inputs) - 3
         ctx.save_for_backward(*inputs[3:], *output[2:])
         ctx.mark_non_differentiable(*output[2:])
-        # Else there would be zeros for all that is kept.
+        # Otherwise autograd would make zeros for every saved tensor.
         ctx.set_materialize_grads(False)
 
     @staticmethod
@@ -270,12 +312,13 @@ class _Stack(torch.autograd.Function):
         ctx: Any, grad_y: Tensor | None, grad_ladj: Tensor | None, *_: Any
     ) -> tuple[Any, ...]:
         inverse, _, size = ctx.options
-        inputs, memory = ctx.saved_tensors[: ctx.inputs], ctx.saved_tensors[ctx.inputs :]
+        saved = ctx.saved_tensors
+        inputs, memory = saved[: ctx.inputs], saved[ctx.inputs :]
         kept, moved, places, points, *parameters = inputs
         grad_y = torch.zeros_like(points) if grad_y is None else grad_y
         grad_ladj = points.new_zeros(len(points)) if grad_ladj is None else grad_ladj
         if torch.is_grad_enabled():
-            # Somebody wants second derivatives.
+            # Second derivatives are wanted.
             def plain(*tensors: Tensor) -> tuple[Tensor, ...]:
                 return _go(*ctx.options, kept, moved, places, *tensors)[:2]
 

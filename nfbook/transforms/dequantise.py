@@ -13,7 +13,7 @@ from nfbook.transforms.bounded import Box
 __all__ = ["bits_per_dimension", "dequantise", "pixel_box", "quantise"]
 
 # How many machine epsilons lie between the edge of a cell and the nearest point that is drawn in
-# it. From x to its logit and back, no more than one is lost for an alpha up to 1/4.
+# it. From x to its logit and back, at most one epsilon is lost for an alpha up to 1/4.
 ROUNDINGS = 8
 
 

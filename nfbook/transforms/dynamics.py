@@ -1,4 +1,4 @@
-"""Steps of Hamiltonian and of Langevin dynamics: bijections that a target density leads."""
+"""Steps of Hamiltonian and of Langevin dynamics: bijections that follow a target density."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ class Leapfrog(Transform):
 
     Arguments:
         log_density: :math:`\log \pi` up to a constant, from `(*, D)` to `(*)`.
-        step_size: :math:`\varepsilon`, `(*, D)`, or one number for all. Sizes of their own amount
-            to a mass for each coordinate.
+        step_size: :math:`\varepsilon`, `(*, D)`, or one number for all. One size for each
+            coordinate is the same as one mass for each.
         steps: The number of steps.
 
     Raises:

@@ -9,6 +9,7 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from nfbook._checks import check_real
 from nfbook.transforms.base import Transform
 
 __all__ = ["Additive", "Affine", "Elementwise", "ScaleAndShift", "soft_bound"]
@@ -87,7 +88,12 @@ class ScaleAndShift:
     The log-scale is held between -S and S by `soft_bound`.
 
     Arguments:
-        bound: The largest log-scale S. The default allows factors from 1/1000 to 1000.
+        bound: The largest log-scale S, infinite for none. The default allows factors from 1/1000 to
+            1000.
+
+    Raises:
+        TypeError: The bound is no number.
+        ValueError: It is not positive.
 
     Example:
         >>> ScaleAndShift()(torch.zeros(3, 2))(torch.ones(3))
@@ -97,6 +103,10 @@ class ScaleAndShift:
     bound: float = math.log(1000)
 
     size: ClassVar[int] = 2
+
+    def __post_init__(self) -> None:
+        if self.bound != math.inf and check_real("bound", self.bound) <= 0:
+            raise ValueError(f"bound must be positive, got {self.bound}")
 
     def __call__(self, raw: Tensor) -> Affine:
         """Return the affine map with the first number as shift and the second as raw log-scale."""

@@ -44,7 +44,7 @@ class MaskedAffineStack(Transform):
     Raises:
         TypeError: One of ``networks`` is no MaskedMLP, or its activation is not ReLU.
         ValueError: ``networks`` is empty, one of them has another number of outputs, or they
-            differ in their number of layers.
+            differ in their number of layers; or the bound is not positive.
 
     Example:
         >>> stack = MaskedAffineStack([MaskedMLP(3, 2), MaskedMLP(3, 2, order=[2, 1, 0])])
@@ -57,7 +57,8 @@ class MaskedAffineStack(Transform):
         self, networks: Sequence[MaskedMLP], context: Tensor | None = None, bound: float = 3.0
     ) -> None:
         super().__init__()
-        self.networks, self.context, self.bound = tuple(networks), context, bound
+        self.networks, self.context = tuple(networks), context
+        self.elementwise = ScaleAndShift(bound)
         if not self.networks:
             raise ValueError("networks must hold at least one network, got none")
         for network in self.networks:
@@ -75,14 +76,17 @@ class MaskedAffineStack(Transform):
     @property
     def layers(self) -> Compose:
         """The same layers, one after the other."""
-        tau = ScaleAndShift(self.bound)
-        return Compose([Autoregressive(network, tau, self.context) for network in self.networks])
+        return Compose(
+            [Autoregressive(network, self.elementwise, self.context) for network in self.networks]
+        )
 
     def call_and_ladj(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Go through all layers."""
         if not torch.compiler.is_compiling():
             try:
                 return self._call_by_hand(z)
+            except torch.OutOfMemoryError:
+                raise
             except RuntimeError:
                 pass  # This is how torch.func says that it cannot follow.
         return self.layers.call_and_ladj(z)
@@ -92,6 +96,8 @@ class MaskedAffineStack(Transform):
         if not torch.compiler.is_compiling() and not torch.is_grad_enabled():
             try:
                 return self._inverse_by_hand(y)
+            except torch.OutOfMemoryError:
+                raise
             except RuntimeError:
                 pass
         return self.layers.inverse_and_ladj(y)
@@ -114,17 +120,19 @@ class MaskedAffineStack(Transform):
         points = z.expand(*batch, -1).reshape(batch.numel(), z.shape[-1])
         if torch.is_grad_enabled():
             y, ladj = _Stack.apply(  # type: ignore[no-untyped-call]
-                self.bound, masks, points, *parameters
+                self.elementwise.bound, masks, points, *parameters
             )
         else:
-            (y, ladj), _ = through_all(self.bound, masks, points, *parameters, keep=False)
+            (y, ladj), _ = through_all(
+                self.elementwise.bound, masks, points, *parameters, keep=False
+            )
         return y.reshape(*batch, z.shape[-1]), ladj.reshape(batch)
 
     def _inverse_by_hand(self, y: Tensor) -> tuple[Tensor, Tensor]:
         batch = self._batch(y)
         y, ladj = y.expand(*batch, -1), y.new_zeros(batch)
         for network in reversed(self.networks):
-            y, more = solve(network, y, batch, self.context, self.bound)
+            y, more = solve(network, y, batch, self.context, self.elementwise.bound)
             ladj = ladj + more
         return y, ladj
 

@@ -70,9 +70,16 @@ class Permutation(Transform):
 
     def call_and_ladj(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Put the coordinates into their new order."""
+        self._check_size(z)
         return z.index_select(-1, self.order.to(z.device)), z.new_zeros(z.shape[:-1])
 
     def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Put them back: the inverse of a permutation sorts it."""
+        self._check_size(y)
         back = self.order.argsort().to(y.device)
         return y.index_select(-1, back), y.new_zeros(y.shape[:-1])
+
+    def _check_size(self, z: Tensor) -> None:
+        # Another size would not fail: coordinates would be left out.
+        if z.shape[-1:] != self.order.shape:
+            raise ValueError(f"z must have shape (*, {len(self.order)}), got {tuple(z.shape)}")

@@ -8,15 +8,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from nfbook.transforms.base import Compose, Transform
 from nfbook.transforms.roots import increasing_root
 
 __all__ = ["Planar", "PlanarStack"]
-
-# The smallest value that wᵀû may come near to is -1; the shift makes û = u where wᵀu = 0.
-SHIFT = math.log(math.e - 1)
 
 # Layers whose inner products are computed together. With more of them there are more products, with
 # fewer more calls. And what belongs to a block should stay in the processor's cache.
@@ -33,20 +29,27 @@ class Planar(Transform):
         \qquad a = \mathbf{w}^\top \mathbf{u}.
 
     The layer is invertible if :math:`\mathbf{w}^\top \hat{\mathbf{u}} = m(a) > -1`. The paper takes
-    :math:`m(a) = \log(1 + e^a) - 1`. Then u = 0 does not give the identity, and û grows without
-    bound as w goes to zero. Here :math:`m(a) = \log(1 + (e - 1) e^a) - 1`, which is above -1 too
-    and has m(0) = 0 and :math:`|m(a)| \le |a|`. So u = 0 is the identity, and û is never longer
-    than u. With w = 0 the layer is a shift.
+    :math:`m(a) = \log(1 + e^a) - 1`. Then u = 0 does not give the identity, û grows without bound
+    as w goes to zero, and for a far below zero the layer is so nearly singular that rounding makes
+    it so. Here
 
-    With :math:`h = \tanh(\mathbf{w}^\top \mathbf{z} + b)` the determinant is a weighted mean,
+    .. math:: m(a) = a + \sqrt{1 + a^2} - 1, \qquad
+        m(a) - a = \frac{a^2}{1 + \sqrt{1 + a^2}}, \qquad
+        1 + m(a) = e^{\operatorname{asinh} a}.
 
-    .. math:: \det J_t(\mathbf{z}) = 1 + \mathbf{w}^\top \hat{\mathbf{u}} \,(1 - h^2)
-        = h^2 + (1 - h^2)(1 + \mathbf{w}^\top \hat{\mathbf{u}}),
+    This is above -1 too, and comes near to it only like :math:`1 / (2 |a|)`. Near zero the
+    difference from a is of second order, so û goes to u as w goes to zero, whatever the direction,
+    and :math:`\|\hat{\mathbf{u}}\| \le 2 \|\mathbf{u}\|`. With u = 0 the layer is the identity, and
+    with w = 0 a shift.
 
-    which is positive and loses no digits.
+    With :math:`x = \mathbf{w}^\top \mathbf{z} + b` the determinant is a weighted mean, a sum of
+    positive numbers,
 
-    The inverse needs one number, :math:`x = \mathbf{w}^\top \mathbf{z} + b`. Multiplying by
-    :math:`\mathbf{w}^\top` shows that it solves
+    .. math:: \det J_t(\mathbf{z})
+        = 1 + \mathbf{w}^\top \hat{\mathbf{u}} \operatorname{sech}^2 x
+        = \tanh^2 x + \operatorname{sech}^2 x \, (1 + \mathbf{w}^\top \hat{\mathbf{u}}).
+
+    The inverse needs one number, x. Multiplying by :math:`\mathbf{w}^\top` shows that it solves
     :math:`x + m(a) \tanh x = \mathbf{w}^\top \mathbf{y} + b`, whose left side increases.
 
     Arguments:
@@ -70,54 +73,61 @@ class Planar(Transform):
         """The vector û, `(*, D)`, with which the layer is invertible."""
         a = (self.w * self.u).sum(-1, keepdim=True)
         squared = self.w.square().sum(-1, keepdim=True)
-        return self.u + excess(a) / torch.where(squared > 0, squared, 1) * self.w
+        return self.u + excess(a) / divisor(squared) * self.w
 
     @property
-    def least_slope(self) -> Tensor:
-        r"""The smallest the determinant can be, :math:`1 + \mathbf{w}^\top \hat{\mathbf{u}}`."""
+    def slope(self) -> Tensor:
+        r"""The determinant where x = 0, :math:`1 + \mathbf{w}^\top \hat{\mathbf{u}}`."""
         return slope_at_zero((self.w * self.u).sum(-1))
 
     def call_and_ladj(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Move z along û."""
-        h = torch.tanh((self.w * z).sum(-1) + self.b)
-        return z + self.u_hat * h.unsqueeze(-1), det(h, self.least_slope).log()
+        x = (self.w * z).sum(-1) + self.b
+        return z + self.u_hat * torch.tanh(x).unsqueeze(-1), det(x, self.slope).log()
 
     def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Solve for the number x, then undo the move."""
-        s = self.least_slope
+        s = self.slope
         target, s = torch.broadcast_tensors((self.w * y).sum(-1) + self.b, s)
         reach = (s - 1).abs().detach()
         x = increasing_root(
             lambda x: x + (s - 1) * torch.tanh(x) - target,
-            lambda x: det(torch.tanh(x), s),
+            lambda x: det(x, s),
             target.detach() - reach,
             target.detach() + reach,
         )
-        h = torch.tanh(x)
-        return y - self.u_hat * h.unsqueeze(-1), -det(h, s).log()
+        return y - self.u_hat * torch.tanh(x).unsqueeze(-1), -det(x, s).log()
 
 
 def slope_at_zero(a: Tensor) -> Tensor:
-    r"""Return :math:`1 + m(a) = \log(1 + (e - 1) e^a)`."""
-    # torch leaves out the exponential beyond 20, where float64 still sees it.
-    return functional.softplus(a + SHIFT, threshold=50)
+    r"""Return :math:`1 + m(a) = a + \sqrt{1 + a^2} = e^{\operatorname{asinh} a}`."""
+    return a.asinh().exp()
 
 
 def excess(a: Tensor) -> Tensor:
-    r"""Return :math:`m(a) - a`, which is zero at zero, without cancellation.
-
-    Each sign of a has its own form, :math:`\log(1 + (e^{-a} - 1)/e)` and
-    :math:`\log(1 + (1 - 1/e)(e^a - 1)) - a`.
-    """
-    right = torch.log1p(torch.expm1(-a.clamp(min=0)) / math.e)
-    left = torch.log1p(torch.expm1(a.clamp(max=0)) * (1 - 1 / math.e)) - a
-    return torch.where(a >= 0, right, left)
+    r"""Return :math:`m(a) - a = a \cdot a / (1 + \sqrt{1 + a^2})`."""
+    return a * (a / (1 + torch.hypot(a, torch.ones_like(a))))
 
 
-def det(h: Tensor, s: Tensor) -> Tensor:
-    r"""Return :math:`h^2 + (1 - h^2) s`."""
-    h_squared = h.square()
-    return h_squared + (1 - h_squared) * s
+def divisor(squared: Tensor) -> Tensor:
+    """Return ‖w‖², and infinity where w is so short that û is u."""
+    limits = torch.finfo(squared.dtype)
+    return torch.where(squared > limits.tiny / limits.eps, squared, torch.inf)
+
+
+def sech2(x: Tensor) -> Tensor:
+    r"""Return :math:`\operatorname{sech}^2 x = 1 - \tanh^2 x`, without that difference."""
+    return 4 * torch.sigmoid(2 * x) * torch.sigmoid(-2 * x)
+
+
+def det(x: Tensor, s: Tensor) -> Tensor:
+    r"""Return :math:`\tanh^2 x + s \operatorname{sech}^2 x`."""
+    return mean(torch.tanh(x), sech2(x), s)
+
+
+def mean(h: Tensor, slope: Tensor, s: Tensor) -> Tensor:
+    r"""Return :math:`h^2 + (1 - h^2) s`, as a sum of positive numbers that is 1 for s = 1."""
+    return torch.where(s < 1, h.square() + slope * s, 1 + slope * (s - 1))
 
 
 class PlanarStack(Transform):
@@ -136,8 +146,8 @@ class PlanarStack(Transform):
     Two matrix products give all :math:`\mathbf{w}_k^\top \mathbf{z}_0` and all
     :math:`\mathbf{w}_k^\top \hat{\mathbf{u}}_j`. What is left to do one by one are K steps with
     scalars. The backward pass is such a recursion again, from the last layer to the first, and is
-    written by hand. Where second derivatives are wanted, `layers` takes its place. The number of
-    products grows with the square of K, so a long stack is cut into blocks.
+    written by hand. Where second derivatives or forward mode are wanted, `layers` takes its place.
+    The number of products grows with the square of K, so a long stack is cut into blocks.
 
     Arguments:
         w: `(*, K, D)`.
@@ -163,15 +173,20 @@ class PlanarStack(Transform):
     def call_and_ladj(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Go through all layers."""
         count, features = self.w.shape[-2:]
-        shape = torch.broadcast_shapes(self.b.shape[:-1], z.shape[:-1])
+        sets = torch.broadcast_shapes(self.w.shape[:-2], self.u.shape[:-2], self.b.shape[:-1])
+        shape = torch.broadcast_shapes(sets, z.shape[:-1])
         # The z that share their parameters, those of the leading dimensions, form one matrix.
-        batch = shape[len(shape) - self.b.dim() + 1 :]
-        y = z.expand(*shape, features).reshape(-1, batch.numel(), features).transpose(0, 1)
+        many, batch = shape[: len(shape) - len(sets)], shape[len(shape) - len(sets) :]
+        n = math.prod(batch)
+        y = z.expand(*shape, features).reshape(math.prod(many), n, features).transpose(0, 1)
         w, u = (
-            v.expand(*batch, count, features).reshape(-1, count, features) for v in (self.w, self.u)
+            v.expand(*batch, count, features).reshape(n, count, features) for v in (self.w, self.u)
         )
-        b = self.b.expand(*batch, count).reshape(-1, count)
-        y, ladj, *_ = _Stack.apply(y, w, u, b)  # type: ignore[no-untyped-call]
+        b = self.b.expand(*batch, count).reshape(n, count)
+        try:
+            y, ladj, *_ = _Stack.apply(y, w, u, b)  # type: ignore[no-untyped-call]
+        except NotImplementedError:  # This is how torch says that it has no forward mode.
+            return self.layers.call_and_ladj(z)
         return y.transpose(0, 1).reshape(*shape, features), ladj.mT.reshape(shape)
 
     def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -188,26 +203,29 @@ class _Stack(torch.autograd.Function):
         a = torch.cat([(w[:, block] * u[:, block]).sum(-1) for block in blocks], 1)
         squared = torch.cat([w[:, block].square().sum(-1) for block in blocks], 1)
         s = slope_at_zero(a)
-        c = excess(a) / torch.where(squared > 0, squared, 1)
+        c = excess(a) / divisor(squared)
         h = z.new_empty(w.shape[1], len(z), z.shape[1])
-        ys, u_hats, grams = [z], [], []
+        ys, xs, u_hats, grams = [z], [], [], []
         for block in blocks:
             w_b, y = w[:, block], ys[-1]
             u_hat = torch.addcmul(u[:, block], c[:, block, None], w_b)
             # Zero but for the pairs of a layer and a later one, which sees it.
             gram = u_hat @ w_b.mT
-            gram = gram.mul_(torch.ones_like(gram[0]).triu_(1))
+            gram = gram.mul_(gram.new_ones(gram.shape[1:]).triu_(1))
             # The layer's index comes first, so that a step of the recursion has its numbers
             # together.
             gram = gram.permute(1, 2, 0).unsqueeze(-1).contiguous()
             x = torch.baddbmm(b[:, block, None], w_b, y.mT).transpose(0, 1).contiguous()
             for x_k, h_k, gram_k in zip(x, h[block], gram, strict=True):
                 x.addcmul_(gram_k, torch.tanh(x_k, out=h_k))
+            xs.append(x)
             ys.append(torch.baddbmm(y, h[block].permute(1, 2, 0), u_hat))
             u_hats.append(u_hat)
             grams.append(gram)
-        ladj = det(h, s.mT.unsqueeze(-1)).log().sum(0)
-        return ys.pop(), ladj, a, squared, s, c, *ys[1:], *u_hats, h, *grams
+        slope = sech2(torch.cat(xs))
+        slopes = mean(h, slope, s.mT.unsqueeze(-1))
+        ladj = slopes.log().sum(0)
+        return ys.pop(), ladj, a, squared, s, c, *ys[1:], *u_hats, h, slope, slopes, *grams
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: tuple[Tensor, ...]) -> None:
@@ -226,8 +244,8 @@ class _Stack(torch.autograd.Function):
         output = _Stack.apply(  # type: ignore[no-untyped-call]
             *(value.flatten(0, 1) for value in first)
         )
-        # In the last ones, h and a Gram matrix for each block, the layers come first.
-        count = len(output) - 1 - len(cut(first[1].shape[2]))
+        # In the last ones, three and a Gram matrix for each block, the layers come first.
+        count = len(output) - 3 - len(cut(first[1].shape[2]))
         sets = [value.unflatten(0, (size, -1)) for value in output[:count]]
         by_layer = [value.unflatten(-2, (size, -1)).movedim(-3, 0) for value in output[count:]]
         return (*sets, *by_layer), (0,) * len(output)
@@ -238,24 +256,26 @@ class _Stack(torch.autograd.Function):
         blocks = cut(w.shape[1])
         n = len(blocks)
         ys, u_hats = [z, *saved[: n - 1]], saved[n - 1 : 2 * n - 1]
-        h, *grams = saved[2 * n - 1 :]
+        h, slope, slopes, *grams = saved[2 * n - 1 :]
         grad_y = torch.zeros_like(z) if grad_y is None else grad_y
         grad_ladj = torch.zeros_like(h[0]) if grad_ladj is None else grad_ladj
         if torch.is_grad_enabled():
             # Second derivatives are wanted: autograd has them, layer by layer.
-            layers = PlanarStack(w.unsqueeze(1), u.unsqueeze(1), b.unsqueeze(1)).layers
-            return torch.autograd.grad(
-                layers.call_and_ladj(z), (z, w, u, b), (grad_y, grad_ladj), create_graph=True
-            )
+            def plain(z: Tensor, w: Tensor, u: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+                one_set = PlanarStack(w.unsqueeze(1), u.unsqueeze(1), b.unsqueeze(1))
+                return one_set.layers.call_and_ladj(z)
+
+            pull_back: Any = torch.func.vjp(plain, z, w, u, b)[1]
+            return pull_back((grad_y, grad_ladj))
         # The ladj's part in the gradients by h and by s.
-        slope, s_first = 1 - h.square(), s.mT.unsqueeze(-1)
-        from_log = grad_ladj / (1 + (s_first - 1) * slope)
-        grad_h = 2 * h * (1 - s_first) * from_log
+        from_log = grad_ladj / slopes
+        grad_h = 2 * h * (1 - s.mT.unsqueeze(-1)) * from_log
         grad_s = (slope * from_log).sum(-1).mT
         # The gradient by c is not known yet. What those by a and by ‖w‖² will be, as functions
         # of it:
-        sigmoid, safe = torch.sigmoid(a + SHIFT), torch.where(squared > 0, squared, 1)
-        a_from_s, a_by_c, squared_by_c = grad_s * sigmoid, (sigmoid - 1) / safe, -c / safe
+        root, divide_by = torch.hypot(a, torch.ones_like(a)), divisor(squared)
+        a_from_s, a_by_c = grad_s * s / root, a / root / divide_by
+        squared_by_c = -c / divide_by
         grad_w, grad_u, x = torch.empty_like(w), torch.empty_like(u), torch.empty_like(h)
         for block, y, u_hat, gram in reversed(list(zip(blocks, ys, u_hats, grams, strict=True))):
             w_b, c_b, grad_h_b = w[:, block], c[:, block, None], grad_h[block]
@@ -278,7 +298,7 @@ class _Stack(torch.autograd.Function):
 
 
 def cut(count: int) -> list[slice]:
-    """Return the blocks of so many layers, nearly equal ones.
+    """Cut this number of layers into nearly equal blocks.
 
     Example:
         >>> cut(82)

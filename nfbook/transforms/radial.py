@@ -94,11 +94,16 @@ class Radial(Transform):
 
 
 def length(offset: Tensor) -> Tensor:
-    """Return the Euclidean norm, whose gradient at zero is taken to be zero."""
-    squared = offset.square().sum(-1)
+    """Return the Euclidean norm, whose gradient at zero is taken to be zero.
+
+    The largest entry of each vector is brought to one, so that no square overflows or vanishes.
+    """
+    largest = offset.detach().abs().amax(-1, keepdim=True)
+    unit = torch.where(largest > 0, largest, 1)
+    squared = (offset / unit).square().sum(-1)
     away = squared > 0
     # The square root never sees the zero, at which its derivative is infinite.
-    return torch.where(away, torch.where(away, squared, 1).sqrt(), 0)
+    return torch.where(away, torch.where(away, squared, 1).sqrt(), 0) * unit.squeeze(-1)
 
 
 def shrinkage(image: Tensor, rho: Tensor) -> Tensor:

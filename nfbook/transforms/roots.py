@@ -1,4 +1,4 @@
-"""The root of an increasing function of one variable, with the derivatives it has in theory."""
+"""The root of an increasing function, with its derivatives by the implicit function theorem."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nfbook._checks import check_count, check_fraction, check_real
+from nfbook._checks import check_count, check_real
 from nfbook.transforms.base import Transform
 from nfbook.transforms.elementwise import soft_bound
 
@@ -176,7 +176,8 @@ class FusedRationalQuadratic(RationalQuadratic):
     times longer. Only what a point's own bin needs is computed for each point. And the backward
     pass knows its formulas, so it does not keep and visit every intermediate.
 
-    Second derivatives are those of `RationalQuadratic`, and take its time.
+    Second derivatives, and those in forward mode, are those of `RationalQuadratic` and cost as
+    much.
 
     Example:
         >>> raw, z = torch.randn(2, 23), torch.tensor([0.5, 7.0])
@@ -187,11 +188,17 @@ class FusedRationalQuadratic(RationalQuadratic):
 
     def call_and_ladj(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Evaluate the spline."""
-        return self._run(z, inverse=False)
+        try:
+            return self._run(z, inverse=False)
+        except NotImplementedError:  # This is how torch says that it has no forward mode.
+            return super().call_and_ladj(z)
 
     def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Evaluate its inverse."""
-        return self._run(y, inverse=True)
+        try:
+            return self._run(y, inverse=True)
+        except NotImplementedError:
+            return super().inverse_and_ladj(y)
 
     def _run(self, z: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
         y, ladj, *_ = _Spline.apply(  # type: ignore[no-untyped-call]
@@ -203,7 +210,7 @@ class FusedRationalQuadratic(RationalQuadratic):
 class _Spline(torch.autograd.Function):
     """One direction of the spline, of points `(*, D)` and parameters `(*, D, 3K - 1)`.
 
-    What it keeps has one dimension in front of the points' shape.
+    Saved tensors have the parameters' index first, then the points' shape.
     """
 
     @staticmethod
@@ -272,7 +279,7 @@ class _Spline(torch.autograd.Function):
         z, raw, *ctx.options = inputs
         ctx.save_for_backward(z, raw, *output[2:])
         ctx.mark_non_differentiable(*output[2:])
-        # Else there would be zeros for all that is kept.
+        # Otherwise autograd would make zeros for every saved tensor.
         ctx.set_materialize_grads(False)
 
     @staticmethod
@@ -299,7 +306,7 @@ class _Spline(torch.autograd.Function):
         grad_y = z.new_zeros(shape) if grad_y is None else grad_y
         grad_ladj = z.new_zeros(shape[:-1]) if grad_ladj is None else grad_ladj
         if torch.is_grad_enabled():
-            # Somebody wants second derivatives.
+            # Second derivatives are wanted.
             def plain(z: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
                 spline = RationalQuadratic(raw, bound, slope)
                 return spline.inverse_and_ladj(z) if inverse else spline.call_and_ladj(z)
@@ -384,7 +391,12 @@ class Spline:
     Arguments:
         bins: The number of bins K, at least 2.
         bound: The end B: a spline maps [-B, B] onto itself, and is the identity outside.
-        slope: The smallest slope λ, between 0 and 1. The largest is 1/λ.
+        slope: The smallest slope λ, between 1e-6 and 1. The largest is 1/λ. In float32 an error of
+            rounding grows by up to 1/λ.
+
+    Raises:
+        TypeError: An argument is no number.
+        ValueError: One lies outside of its range.
 
     Example:
         >>> spline = Spline(bins=4)
@@ -402,7 +414,8 @@ class Spline:
         check_count("bins", self.bins, minimum=2)
         if check_real("bound", self.bound) <= 0:
             raise ValueError(f"bound must be positive, got {self.bound}")
-        check_fraction("slope", self.slope)
+        if not 1e-6 <= check_real("slope", self.slope) < 1:
+            raise ValueError(f"slope must be at least 1e-6 and below 1, got {self.slope}")
 
     @property
     def size(self) -> int:

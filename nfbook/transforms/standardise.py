@@ -35,9 +35,9 @@ class Standardise(Affine):
     def from_data(cls, x: Tensor) -> Standardise:
         r"""Return the transform with the data's mean and standard deviation.
 
-        The variance is the mean of the squared deviations, without Bessel's correction: the
-        standardised data have mean square 1, and a single row is no exception. A column
-        that is constant gets :math:`\sigma_i = 1`, as there is no unit to read off it.
+        The variance is the mean of the squared deviations, without Bessel's correction, so each
+        standardised column has mean square 1. A constant one, as in a single row, has no unit to
+        read off: it gets :math:`\sigma_i = 1` and becomes zero.
 
         Arguments:
             x: The data, `(*, D)`; all dimensions but the last count observations.

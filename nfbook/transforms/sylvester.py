@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from nfbook.transforms.base import Transform
+from nfbook.transforms.linear import product
 from nfbook.transforms.planar import det
 from nfbook.transforms.roots import increasing_root
 
@@ -38,8 +39,9 @@ class Sylvester(Transform):
         \qquad s_i = c_i + \sqrt{1 + c_i^2} = e^{\operatorname{asinh} c_i},
         \qquad c_i = r_{ii} \tilde{r}_{ii}.
 
-    Then :math:`1 + \hat{r}_{ii} \tilde{r}_{ii} = s_i > 0`. This is smooth, divides by nothing that
-    could be zero, and :math:`|\hat{r}_{ii}| \le 2 |r_{ii}|`. With R = 0 the layer is the identity.
+    Then :math:`1 + \hat{r}_{ii} \tilde{r}_{ii} = s_i > 0`, as in `Planar`. This is smooth, divides
+    by nothing that could be zero, and :math:`|\hat{r}_{ii}| \le 2 |r_{ii}|`. With R = 0 the layer
+    is the identity.
 
     The inverse finds :math:`\mathbf{v} = \mathbf{Q}^\top \mathbf{z}` from
     :math:`\mathbf{Q}^\top \mathbf{y} = \mathbf{v} + \hat{\mathbf{R}} \tanh(\tilde{\mathbf{R}}
@@ -82,26 +84,26 @@ class Sylvester(Transform):
 
     def call_and_ladj(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Move z along the columns of Q."""
-        h = torch.tanh(times(self.r_tilde.triu(), times(self.q.mT, z)) + self.b)
-        ladj = det(h, self.slopes).log().sum(-1)
-        return z + times(self.q, times(self.r_hat, h)), ladj
+        x = product(self.r_tilde.triu(), product(self.q.mT, z)) + self.b
+        y = z + product(self.q, product(self.r_hat, torch.tanh(x)))
+        return y, det(x, self.slopes).log().sum(-1)
 
     def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Solve for the numbers v, from the last to the first, then undo the move."""
         r, r_tilde, slopes = self.r_hat, self.r_tilde, self.slopes
         # What is left of each row when the terms that are known by now have gone to the other side.
-        left, inside, slopes = torch.broadcast_tensors(times(self.q.mT, y), self.b, slopes)
-        h = []
+        left, inside, slopes = torch.broadcast_tensors(product(self.q.mT, y), self.b, slopes)
+        xs = []
         for i in reversed(range(left.shape[-1])):
             v = _root(
                 left[..., i], r[..., i, i], r_tilde[..., i, i], inside[..., i], slopes[..., i]
             )
-            h_i = torch.tanh(r_tilde[..., i, i] * v + inside[..., i])
-            h.append(h_i)
-            left = left - r[..., i] * h_i.unsqueeze(-1)
+            x = r_tilde[..., i, i] * v + inside[..., i]
+            xs.append(x)
+            left = left - r[..., i] * torch.tanh(x).unsqueeze(-1)
             inside = inside + r_tilde[..., i] * v.unsqueeze(-1)
-        moved = torch.stack(h[::-1], -1)
-        return y - times(self.q, times(r, moved)), -det(moved, slopes).log().sum(-1)
+        x = torch.stack(xs[::-1], -1)
+        return y - product(self.q, product(r, torch.tanh(x))), -det(x, slopes).log().sum(-1)
 
 
 def _root(target: Tensor, r: Tensor, r_tilde: Tensor, b: Tensor, s: Tensor) -> Tensor:
@@ -109,18 +111,10 @@ def _root(target: Tensor, r: Tensor, r_tilde: Tensor, b: Tensor, s: Tensor) -> T
     reach = r.detach().abs()
     return increasing_root(
         lambda v: v + r * torch.tanh(r_tilde * v + b) - target,
-        lambda v: det(torch.tanh(r_tilde * v + b), s),
+        lambda v: det(r_tilde * v + b, s),
         target.detach() - reach,
         target.detach() + reach,
     )
-
-
-def times(matrix: Tensor, vector: Tensor) -> Tensor:
-    """Return the product of `(*, I, J)` and `(*, J)`.
-
-    Where many vectors share a matrix they become the columns of one, and it is not copied.
-    """
-    return torch.einsum("...ij,...j->...i", matrix, vector)
 
 
 def diagonal(matrix: Tensor) -> Tensor:
