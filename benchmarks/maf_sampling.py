@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import matplotlib.pyplot as plt
 import torch
-from peers import PACKAGES, WIDTHS, contestants
+from matplotlib.figure import Figure
+from peers import LOOKS, PACKAGES, WIDTHS, contestants
 from stopwatch import compare, milliseconds, seconds_per_call, spread, take_turns
+
+from nfbook.plotting import use_style
 
 TITLE = "Sampling from a MAF"
 SETTINGS = {
@@ -18,6 +22,7 @@ SETTINGS = {
 }
 PEERS = PACKAGES
 ROUNDS = 15
+ALT = "Two bar plots, for each number of points: milliseconds for one call, one bar a library."
 
 
 def measure() -> dict[str, Any]:
@@ -38,7 +43,7 @@ def measure() -> dict[str, Any]:
 def table(result: dict[str, Any]) -> str:
     """One row a library."""
     counts = [str(count) for count in SETTINGS["points"]]
-    heads = [f"{int(count):,} points | ratio" for count in counts]
+    heads = [f"{int(count):,} points | nfbook over it" for count in counts]
     rows = [f"| | parameters | {' | '.join(heads)} |", "|---|---:" + "|---:|---:" * 2 + "|"]
     for name, parameters in result["parameters"].items():
         cells = []
@@ -47,7 +52,21 @@ def table(result: dict[str, Any]) -> str:
             cells += [milliseconds(result[count]["seconds"][name]), spread(ratio) if ratio else ""]
         rows.append(f"| {name} | {parameters:,} | {' | '.join(cells)} |")
     rows.append(
-        "\nMedian time of one call; ratio of nfbook's time to the library's, with its quartiles "
+        "\nMedian time of one call; nfbook's time over the library's, with its quartiles "
         f"over {ROUNDS} rounds."
     )
     return "\n".join(rows)
+
+
+def plot(result: dict[str, Any]) -> Figure:
+    """Time of a call, one bar a library."""
+    use_style()
+    figure, axes = plt.subplots(1, 2, figsize=(8, 2.6), sharey=True)
+    names = list(result["parameters"])
+    for ax, count in zip(axes, SETTINGS["points"], strict=True):
+        seconds = result[str(count)]["seconds"]
+        widths = [1e3 * seconds[name]["median"] for name in names]
+        ax.barh(names, widths, color=[LOOKS[name][0] for name in names])
+        ax.set(title=f"{count:,} points", xlabel="milliseconds")
+    axes[0].invert_yaxis()
+    return figure

@@ -1,4 +1,4 @@
-"""The same flows from nfbook and from four other libraries, behind one face.
+"""The same flows from nfbook and from four other libraries, behind one interface.
 
 All have the same architecture: K transforms, each with a network of two hidden layers of 64 units
 and ReLU, a standard normal base, splines of eight bins on [-5, 5]. Where a library has it as an
@@ -11,7 +11,6 @@ them. ``benchmarks/peers.txt`` pins them.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -97,7 +96,13 @@ def clear(parameters: Sequence[Tensor]) -> None:
 
 
 class Network(nn.Sequential):
-    """A plain conditioner, for libraries that let the user bring one."""
+    """A plain conditioner, for libraries that let the user bring one.
+
+    nflows and normflows divide the logits of a spline's widths and heights by the square root of
+    ``hidden_features``, which their own networks have.
+    """
+
+    hidden_features = WIDTHS[-1]
 
     def __init__(self, inputs: int, outputs: int) -> None:
         sizes = [inputs, *WIDTHS, outputs]
@@ -119,7 +124,7 @@ def contestants(family: str, features: int, length: int = 5) -> dict[str, Contes
     """
     made = {name: make(family, features, length) for name, make in LIBRARIES.items()}
     # zuko turns torch's checks of arguments off for the whole process, Pyro turns them on. Here
-    # no one has them.
+    # they are off for all.
     Distribution.set_default_validate_args(False)
     for one in made.values():
         if len(one.last_layers) != length:
@@ -170,7 +175,6 @@ def _nflows(family: str, features: int, length: int) -> Contestant:
     from nflows.distributions import StandardNormal
     from nflows.flows import Flow
 
-    _ignore_advice()
     # Its own plain network takes no context, not even None, so a coupling layer cannot use it.
     # The masked network has one hidden layer more than it has blocks.
     masked = {
@@ -216,7 +220,6 @@ def _normflows(family: str, features: int, length: int) -> Contestant:
     from normflows import flows
     from normflows.flows.neural_spline import autoregressive, coupling
 
-    _ignore_advice()
     # Its masked network has no activation behind the first layer, so that of two hidden layers
     # only one is followed by a ReLU.
     masked = {
@@ -317,11 +320,6 @@ def _pyro(family: str, features: int, length: int) -> Contestant:
         return z
 
     return Contestant(modules, flow.log_prob, lambda n: flow.sample((n,)), to_noise, to_data)
-
-
-def _ignore_advice() -> None:
-    """Keep two libraries from advising to divide the logits of a spline, at every call."""
-    warnings.filterwarnings("ignore", message="Inputs to the softmax are not scaled down")
 
 
 LIBRARIES = {
