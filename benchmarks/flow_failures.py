@@ -185,7 +185,7 @@ def table(result: dict[str, Any]) -> str:
             cells += [str(row[scales[-1]][way] or "") for way in WAYS]
             rows.append(f"| {label} | {name} | {' | '.join(cells)} |")
     largest = [
-        f"{row[scales[-1]]['largest']:.0e} with {name}"
+        f"{row[scales[-1]]['largest']:.1g} with {name}"
         for name, row in result["round trip"].items()
     ]
     rows.append(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -73,8 +74,10 @@ class MLP(nn.Module):
         first, *widths = [*hidden_features, outputs]
         # One draw for both parts of the first layer, so that its scale follows its full width.
         joint = linear(inputs + context, first, generator=generator)
-        self.weight = nn.Parameter(joint.weight.detach()[:, :inputs].clone())
-        self.context_weight = nn.Parameter(joint.weight.detach()[:, inputs:].clone())
+        of_x, of_context = joint.weight.detach().split([inputs, context], dim=1)
+        # What is not there has no parameter, as it would never get a gradient.
+        self.weight = nn.Parameter(of_x.clone()) if inputs else None
+        self.context_weight = nn.Parameter(of_context.clone()) if context else None
         self.bias = nn.Parameter(joint.bias.detach())
         layers: list[nn.Module] = []
         for before, after in zip([first, *widths], widths, strict=False):
@@ -92,16 +95,22 @@ class MLP(nn.Module):
             TypeError: A context is missing, or is one too much.
         """
         check_context(context, self.context)
-        bias: Tensor = self.bias
-        return bias if context is None else functional.linear(context, self.context_weight, bias)
+        if context is None:
+            return cast("Tensor", self.bias)
+        return functional.linear(context, cast("Tensor", self.context_weight), self.bias)
 
     def forward(self, x: Tensor | None, context: Tensor | None = None) -> Tensor:
-        """Return the outputs, `(*, outputs)`, of x `(*, inputs)` and context `(*, context)`."""
+        """Return the outputs, `(*, outputs)`, of x `(*, inputs)` and context `(*, context)`.
+
+        Without inputs x is not looked at, and may be None.
+        """
         hidden = self.start(context)
-        if x is not None and context is None:
-            hidden = functional.linear(x, self.weight, hidden)
-        elif x is not None:
-            hidden = functional.linear(x, self.weight) + hidden
+        if self.weight is not None:
+            x = cast("Tensor", x)
+            if context is None:
+                hidden = functional.linear(x, self.weight, hidden)
+            else:
+                hidden = functional.linear(x, self.weight) + hidden
         result: Tensor = self.layers(hidden)
         return result
 

@@ -167,7 +167,7 @@ def check_starts_as_the_base(flow: Flow, tolerance: float) -> None:
 def check_gradients(flow: Flow) -> None:
     """First and second derivatives, by the point and all parameters, are those of differences."""
     point, context = points_and_context(flow, n=2)
-    named = [(name, p.detach().clone()) for name, p in flow.named_parameters() if p.numel()]
+    named = [(name, p.detach().clone()) for name, p in flow.named_parameters()]
     values = [value.requires_grad_() for _, value in named]
     for way in ("call_and_ladj", "inverse_and_ladj"):
         direction = Direction(flow, way)
@@ -390,7 +390,7 @@ def check_vmap_over_parameters(case: Case) -> None:
     for k, score in enumerate(scores):
         expected = score(y, context).sum()
         assert_near(values[k], expected, 1e-10 * (1 + expected.detach().abs()))
-        named = [(name, p) for name, p in score.named_parameters() if p.numel()]
+        named = list(score.named_parameters())
         slopes = torch.autograd.grad(expected, [p for _, p in named])
         for (name, _), slope in zip(named, slopes, strict=True):
             assert_near(gradients[name][k], slope, 1e-9 * (1 + slope.abs().max()))

@@ -121,6 +121,17 @@ def test_learns(case):
 
 
 @each
+def test_every_parameter_gets_a_gradient(case):
+    for context in (0, 2):
+        flow = make(case, 2, context, scale=0.3)
+        y, c = contract.points_and_context(flow)
+        assert all(
+            g is not None
+            for g in torch.autograd.grad(flow(c).log_prob(y).sum(), list(flow.parameters()))
+        )
+
+
+@each
 def test_randomness(case):
     contract.check_randomness(case)
 

@@ -193,4 +193,6 @@ def field(network: MLP, context: Tensor | None) -> TanhField:
     """
     first = network.start(context)
     others = [layer for layer in network.layers if isinstance(layer, nn.Linear)]
-    return TanhField([(network.weight, first), *((layer.weight, layer.bias) for layer in others)])
+    return TanhField(
+        [(cast(Tensor, network.weight), first), *((layer.weight, layer.bias) for layer in others)]
+    )

@@ -235,7 +235,7 @@ class AffineCouplingStack(Transform):
             if self.context is not None:
                 batch = torch.Size(torch.broadcast_shapes(z.shape[:-1], start.shape[:-1]))
                 start = start.expand(*batch, -1).reshape(batch.numel(), start.shape[-1])
-            parameters += [start, network.weight]
+            parameters += [start, cast("Tensor", network.weight)]
             for layer in cast("list[nn.Linear]", list(network.layers)[1::2]):
                 parameters += [layer.bias, layer.weight]
         size = len(parameters) // len(self.networks)
