@@ -21,6 +21,7 @@ from types import ModuleType
 from typing import Any
 
 import matplotlib
+import matplotlib.pyplot as plt
 
 ROOT = Path(__file__).resolve().parent.parent
 STORE = ROOT / "nfbook" / "data" / "results"
@@ -90,6 +91,7 @@ def render(name: str, stored: dict[str, Any], module: ModuleType) -> None:
     if hasattr(module, "plot"):
         figure = module.plot(stored["result"])
         figure.savefig(SHOWN / f"{name}.png", metadata={"Software": None})
+        plt.close(figure)
         parts.append(f"![{module.ALT}]({name}.png)")
     parts.append(f"Measured on {stored['machine']}, with {stored['versions']}.")
     (SHOWN / f"{name}.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")

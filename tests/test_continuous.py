@@ -344,6 +344,8 @@ def test_second_derivatives_of_the_adjoint_are_refused():
 # ---- the contract, where the registry's case does not reach -------------------------------------
 
 
+# torch's own forward mode warns of torch's own compiler.
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
 def test_fixed_steps_keep_the_contract():
     contract.check_vmap(FIXED)
     contract.check_compile(FIXED)
