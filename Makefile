@@ -20,7 +20,7 @@ export NFBOOK_GOAL := $(firstword $(MAKECMDGOALS))
 
 # Two or more processes; loadscope keeps a notebook's cells together and in order.
 PARALLEL ?= -n logical --maxprocesses 4 --dist loadscope
-NBVAL := --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg
+NBVAL := --nbval --nbval-current-env --nbval-sanitize-with tests/support/nbval_sanitize.cfg
 
 .DEFAULT_GOAL := help
 .PHONY: help environment book test notebooks bench lab lint serve links pins clean

@@ -13,7 +13,7 @@ SETTINGS = {"n": 10_000_000, "D": 8, "K": 8, "d": 2, "dtype": "float64", "batch"
 SETUP = """
 import torch
 from problems import Stream
-from nfbook.latent import PPCA, GaussianMixture
+from nfbook.latent import GaussianMixture, PPCA
 def mixture(x):
     g = torch.Generator().manual_seed(0)
     return GaussianMixture.fit(x, {K}, restarts=1, max_iterations=3, tolerance=0.0, generator=g,

@@ -12,10 +12,12 @@ from types import UnionType
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
 __all__ = [
     "check_callable",
     "check_count",
+    "check_distribution",
     "check_fraction",
     "check_generator",
     "check_log_values",
@@ -292,3 +294,8 @@ def check_generator(name: str, value: object) -> None:
             f"{name} must be a torch.Generator, got {type(value).__name__}; "
             "make one with torch.Generator().manual_seed(0)"
         )
+
+
+def check_distribution(name: str, value: object) -> None:
+    """Check that ``value`` is a ``torch.distributions`` object."""
+    check_type(name, value, Distribution, "a torch.distributions.Distribution")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,19 +10,17 @@ from functools import partial
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 
+import chromium
 import matplotlib
 import nbval.plugin
+import pages
 import pytest
+import serve
 import torch
+from pictures import compare_outputs
 from playwright.sync_api import Browser, sync_playwright
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "book" / "_ext"), str(ROOT / "tools")]
-
-import chromium  # noqa: E402
-import pages  # noqa: E402
-import serve  # noqa: E402
-from pictures import compare_outputs  # noqa: E402
 
 nbval.plugin.IPyNbCell.compare_outputs = compare_outputs
 

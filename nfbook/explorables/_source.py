@@ -6,16 +6,26 @@ import json
 import re
 from pathlib import Path
 
-__all__ = ["css", "esm", "static_scripts"]
+__all__ = ["css", "esm", "names", "static_scripts"]
 
 HERE = Path(__file__).parent
-KIT_IMPORT = re.compile(r'^import \{[^}]*\} from "\./kit\.mjs";$', flags=re.MULTILINE)
+KIT_IMPORT = re.compile(r'^import \{[^}]*\} from "\.\./kit\.mjs";$', flags=re.MULTILINE)
+
+
+def names() -> list[str]:
+    """Return the names of the figures, which are those of their folders.
+
+    Example:
+        >>> names()
+        ['bound', 'coin']
+    """
+    return sorted(path.parent.name for path in HERE.glob("*/figure.mjs"))
 
 
 def esm(module: str) -> str:
     """Return the text of a module, with the kit that it imports in the import's place."""
     kit = (HERE / "kit.mjs").read_text(encoding="utf-8")
-    text = (HERE / f"{module}.mjs").read_text(encoding="utf-8")
+    text = (HERE / module / "figure.mjs").read_text(encoding="utf-8")
     return KIT_IMPORT.sub(lambda _: kit, text)
 
 
@@ -36,8 +46,7 @@ def static_scripts() -> dict[str, str]:
         >>> list(static_scripts())
         ['bound.js', 'coin.js']
     """
-    modules = sorted(path.stem for path in HERE.glob("*.mjs") if path.stem != "kit")
-    return {f"{module}.js": _script(module) for module in modules}
+    return {f"{module}.js": _script(module) for module in names()}
 
 
 def _script(module: str) -> str:

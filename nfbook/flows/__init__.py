@@ -34,14 +34,14 @@ from nfbook.flows.autoregressive import (
     AutoregressiveFlow,
     NeuralSplineAutoregressive,
 )
-from nfbook.flows.base import Flow, FlowDistribution, StandardNormal
+from nfbook.flows.base import Flow
 from nfbook.flows.chain import Chain, Fixed, Transformed
 from nfbook.flows.continuous import CNF, TanhField
 from nfbook.flows.coupling import NICE, CouplingFlow, NeuralSplineCoupling, RealNVP
+from nfbook.flows.distribution import FlowDistribution, StandardNormal
 from nfbook.flows.dynamics import HamiltonianFlow, LangevinFlow, TargetedFlow
 from nfbook.flows.householder import HouseholderFlow
 from nfbook.flows.linear import PLUFlow, QRFlow
-from nfbook.flows.matching import flow_matching_loss
 from nfbook.flows.planar import PlanarFlow
 from nfbook.flows.radial import RadialFlow
 from nfbook.flows.sylvester import (
@@ -83,7 +83,6 @@ __all__ = [
     "TargetedFlow",
     "Transformed",
     "TriangularSylvesterFlow",
-    "flow_matching_loss",
 ]
 
 FAMILIES: dict[str, type[Flow]] = {

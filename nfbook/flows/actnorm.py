@@ -10,7 +10,7 @@ from torch import Tensor
 from nfbook._checks import check_same_dtype, check_tensor
 from nfbook.flows.affine import AffineFlow
 from nfbook.transforms.base import Compose, Transform
-from nfbook.transforms.standardise import Standardise, mean_and_log_std
+from nfbook.transforms.data_units import DataUnits, mean_and_log_std
 
 __all__ = ["ActNormFlow"]
 
@@ -91,4 +91,4 @@ class ActNormFlow(AffineFlow):
 
     def transform(self, context: Tensor | None = None) -> Transform:
         """Return the trained layers, followed by the step to the data's units."""
-        return Compose([super().transform(context), Standardise(self.mean, self.log_std)])
+        return Compose([super().transform(context), DataUnits(self.mean, self.log_std)])

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from nfbook._checks import check_count
 from nfbook.flows.base import Flow
-from nfbook.networks import Parameters
+from nfbook.networks import ConditionalParameters
 from nfbook.transforms.base import Compose, Transform
-from nfbook.transforms.elementwise import ScaleAndShift
+from nfbook.transforms.univariate import ScaleAndShift
 
 __all__ = ["AffineFlow"]
 
@@ -51,7 +51,9 @@ class AffineFlow(Flow):
         check_count("length", length)
         self.scale_and_shift = ScaleAndShift()
         start = {"raw": torch.zeros(length, features, self.scale_and_shift.size)}
-        self.parameters_of = Parameters(start, context, hidden_features, generator=generator)
+        self.parameters_of = ConditionalParameters(
+            start, context, hidden_features, generator=generator
+        )
 
     def transform(self, context: Tensor | None = None) -> Transform:
         """Return the layers, one after the other."""

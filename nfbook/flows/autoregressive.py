@@ -10,12 +10,11 @@ from torch import Tensor, nn
 
 from nfbook._checks import check_callable, check_count
 from nfbook.flows.base import Flow
-from nfbook.masked import MaskedMLP
+from nfbook.networks import MaskedMLP
 from nfbook.transforms.autoregressive import Autoregressive
 from nfbook.transforms.base import Compose, Transform
-from nfbook.transforms.elementwise import Elementwise, ScaleAndShift
-from nfbook.transforms.masked_affine import MaskedAffineStack
-from nfbook.transforms.spline import Spline
+from nfbook.transforms.fast.masked_affine import MaskedAffineStack
+from nfbook.transforms.univariate import ScaleAndShift, Spline, Univariate
 
 __all__ = ["IAF", "MAF", "AutoregressiveFlow", "NeuralSplineAutoregressive"]
 
@@ -33,7 +32,7 @@ class AutoregressiveFlow(Flow):
         context: The size C of the context, a second input of each network; 0 for none.
         length: The number of layers K.
         hidden_features: The widths of the networks' hidden layers, see `MaskedMLP`.
-        elementwise: What a layer does to a coordinate.
+        univariate: What a layer does to a coordinate.
         order: The order of the coordinates. "alternating": as they are, in the next layer from the
             last to the first. "random": drawn for each layer.
         generator: The source of the initial weights and of random orders.
@@ -44,7 +43,7 @@ class AutoregressiveFlow(Flow):
 
     Example:
         >>> from nfbook.transforms import Additive
-        >>> flow = AutoregressiveFlow(3, length=2, elementwise=Additive())
+        >>> flow = AutoregressiveFlow(3, length=2, univariate=Additive())
         >>> flow().log_prob(torch.zeros(5, 3)).shape
         torch.Size([5])
     """
@@ -56,18 +55,18 @@ class AutoregressiveFlow(Flow):
         length: int = 5,
         hidden_features: Sequence[int] = (64, 64),
         *,
-        elementwise: Elementwise,
+        univariate: Univariate,
         order: str = "alternating",
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__(features, context)
         check_count("length", length)
-        check_callable("elementwise", elementwise)
-        self.elementwise = elementwise
+        check_callable("univariate", univariate)
+        self.univariate = univariate
         self.networks = nn.ModuleList(
             MaskedMLP(
                 features,
-                elementwise.size,
+                univariate.size,
                 hidden_features,
                 context=context,
                 order=each,
@@ -80,7 +79,7 @@ class AutoregressiveFlow(Flow):
     def transform(self, context: Tensor | None = None) -> Transform:
         """Return the layers, one after the other, each the inverse of an autoregressive one."""
         return Compose(
-            [Autoregressive(each, self.elementwise, context).inv for each in self.masked_networks]
+            [Autoregressive(each, self.univariate, context).inv for each in self.masked_networks]
         )
 
     @property
@@ -143,7 +142,7 @@ class MAF(AutoregressiveFlow):
             context,
             length,
             hidden_features,
-            elementwise=ScaleAndShift(bound),
+            univariate=ScaleAndShift(bound),
             order=order,
             generator=generator,
         )
@@ -225,7 +224,7 @@ class NeuralSplineAutoregressive(AutoregressiveFlow):
             context,
             length,
             hidden_features,
-            elementwise=Spline(bins, bound, slope),
+            univariate=Spline(bins, bound, slope),
             order=order,
             generator=generator,
         )

@@ -92,7 +92,7 @@ class Fixed(Flow):
     """A transform without trained parameters, as a flow.
 
     The tensors in it become buffers: they follow the flow to a device or a dtype, and into its
-    `state_dict`. So what was measured on data, as for `Standardise`, is stored with the flow.
+    `state_dict`. So what was measured on data, as for `DataUnits`, is stored with the flow.
 
     Arguments:
         features: The dimension D.

@@ -10,10 +10,12 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from nfbook._checks import check_count
-from nfbook.flows.base import Flow, FlowDistribution
+from nfbook.flows.base import Flow
+from nfbook.flows.distribution import FlowDistribution
 from nfbook.networks import MLP
 from nfbook.transforms.base import Compose
-from nfbook.transforms.continuous import Continuous, VectorField, check_solver
+from nfbook.transforms.continuous import Continuous, VectorField
+from nfbook.transforms.ode import check_solver
 
 __all__ = ["CNF", "TanhField"]
 

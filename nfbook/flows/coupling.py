@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from nfbook._checks import check_callable, check_count, check_type
 from nfbook.flows.base import Flow
-from nfbook.networks import MLP, Parameters
+from nfbook.networks import MLP, ConditionalParameters
 from nfbook.transforms.base import Compose, Transform
-from nfbook.transforms.coupling import AffineCouplingStack, Coupling, Partition
-from nfbook.transforms.elementwise import Additive, Elementwise, ScaleAndShift
-from nfbook.transforms.spline import Spline
+from nfbook.transforms.coupling import Coupling, Partition
+from nfbook.transforms.fast.coupling import AffineCouplingStack
+from nfbook.transforms.univariate import Additive, ScaleAndShift, Spline, Univariate
 
 __all__ = ["NICE", "CouplingFlow", "NeuralSplineCoupling", "RealNVP"]
 
@@ -30,7 +30,7 @@ class CouplingFlow(Flow):
         context: The size C of the context, a second input of each network; 0 for none.
         length: The number of layers K.
         hidden_features: The widths of the networks' hidden layers.
-        elementwise: What the layers do to a coordinate.
+        univariate: What the layers do to a coordinate.
         mask: Which coordinates stay. "alternating": every second one, and in the next layer the
             others. "halves": the first half, and in the next layer the second. Or a list of boolean
             tensors `(D,)`, True where a coordinate stays, which the layers take in turn.
@@ -48,7 +48,7 @@ class CouplingFlow(Flow):
 
     Example:
         >>> from nfbook.transforms import Additive
-        >>> flow = CouplingFlow(3, length=4, elementwise=Additive())
+        >>> flow = CouplingFlow(3, length=4, univariate=Additive())
         >>> flow().sample((5,)).shape
         torch.Size([5, 3])
     """
@@ -60,20 +60,20 @@ class CouplingFlow(Flow):
         length: int = 4,
         hidden_features: Sequence[int] = (64, 64),
         *,
-        elementwise: Elementwise,
+        univariate: Univariate,
         mask: str | Sequence[Tensor] = "alternating",
         conditioner: Callable[[int, int, int], nn.Module] | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__(features, context)
         check_count("length", length)
-        check_callable("elementwise", elementwise)
-        self.elementwise = elementwise
+        check_callable("univariate", univariate)
+        self.univariate = univariate
         partitions = [Partition(each) for each in masks(mask, features, length)]
         self.partitions = nn.ModuleList(partitions)
         self.conditioners = nn.ModuleList()
         for partition in partitions:
-            inputs, outputs = len(partition.kept), len(partition.moved) * elementwise.size
+            inputs, outputs = len(partition.kept), len(partition.moved) * univariate.size
             network: nn.Module
             if conditioner is None and inputs + context == 0:
                 network = Constant(outputs)
@@ -97,7 +97,7 @@ class CouplingFlow(Flow):
         parts = zip(self._partitions(), self.conditioners, strict=True)
         return Compose(
             [
-                Coupling(partition, conditioner, self.elementwise, context)
+                Coupling(partition, conditioner, self.univariate, context)
                 for partition, conditioner in parts
             ]
         )
@@ -189,13 +189,13 @@ class NICE(CouplingFlow):
             context,
             length,
             hidden_features,
-            elementwise=Additive(),
+            univariate=Additive(),
             mask=mask,
             conditioner=conditioner,
             generator=generator,
         )
         start = {"log_scale": torch.zeros(features)}
-        self.scaling = Parameters(start, context, hidden_features, generator=generator)
+        self.scaling = ConditionalParameters(start, context, hidden_features, generator=generator)
 
     def transform(self, context: Tensor | None = None) -> Transform:
         """Return the scaling, followed by the layers."""
@@ -247,7 +247,7 @@ class RealNVP(CouplingFlow):
             context,
             length,
             hidden_features,
-            elementwise=ScaleAndShift(bound),
+            univariate=ScaleAndShift(bound),
             mask=mask,
             conditioner=conditioner,
             generator=generator,
@@ -306,7 +306,7 @@ class NeuralSplineCoupling(CouplingFlow):
             context,
             length,
             hidden_features,
-            elementwise=Spline(bins, bound, slope),
+            univariate=Spline(bins, bound, slope),
             mask=mask,
             conditioner=conditioner,
             generator=generator,

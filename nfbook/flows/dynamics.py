@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from nfbook._checks import check_callable, check_count, check_real
-from nfbook.flows.base import Flow, StandardNormal
-from nfbook.networks import Parameters
+from nfbook.flows.base import Flow
+from nfbook.flows.distribution import StandardNormal
+from nfbook.networks import ConditionalParameters
 from nfbook.transforms.base import Compose, Transform
 from nfbook.transforms.dynamics import Langevin, Leapfrog
 from nfbook.transforms.elementwise import Affine
@@ -84,7 +85,9 @@ class TargetedFlow(Flow):
             "log_scale": torch.zeros(features),
             "log_step_size": torch.full((features,), math.log(step_size)),
         }
-        self.parameters_of = Parameters(start, context, hidden_features, generator=generator)
+        self.parameters_of = ConditionalParameters(
+            start, context, hidden_features, generator=generator
+        )
 
     @staticmethod
     @abstractmethod

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from nfbook._checks import check_count
 from nfbook.flows.base import Flow
-from nfbook.networks import Parameters
+from nfbook.networks import ConditionalParameters
 from nfbook.transforms.base import Compose
-from nfbook.transforms.elementwise import ScaleAndShift
 from nfbook.transforms.householder import Householder
+from nfbook.transforms.univariate import ScaleAndShift
 
 __all__ = ["HouseholderFlow"]
 
@@ -67,7 +67,9 @@ class HouseholderFlow(Flow):
             "affine": torch.zeros(features, self.scale_and_shift.size),
             "vectors": torch.empty(length, features).normal_(generator=generator),
         }
-        self.parameters_of = Parameters(start, context, hidden_features, generator=generator)
+        self.parameters_of = ConditionalParameters(
+            start, context, hidden_features, generator=generator
+        )
 
     def transform(self, context: Tensor | None = None) -> Compose:
         """Return the scale and shift, followed by the reflections."""

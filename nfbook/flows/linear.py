@@ -9,11 +9,11 @@ from torch import Tensor
 
 from nfbook._checks import check_count
 from nfbook.flows.base import Flow
-from nfbook.networks import Parameters
+from nfbook.networks import ConditionalParameters
 from nfbook.transforms.base import Compose, Transform
-from nfbook.transforms.elementwise import ScaleAndShift
 from nfbook.transforms.linear import PLU, QR
 from nfbook.transforms.permutation import Permutation
+from nfbook.transforms.univariate import ScaleAndShift
 
 __all__ = ["PLUFlow", "QRFlow"]
 
@@ -42,7 +42,9 @@ class LinearFlow(Flow):
             "weights": torch.zeros(length, features, features),
             "shift": torch.zeros(length, features),
         }
-        self.parameters_of = Parameters(start, context, hidden_features, generator=generator)
+        self.parameters_of = ConditionalParameters(
+            start, context, hidden_features, generator=generator
+        )
 
     def layers(self, context: Tensor | None) -> list[tuple[Tensor, Tensor]]:
         """Return weights and shift of each layer."""

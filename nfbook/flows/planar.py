@@ -10,8 +10,8 @@ from torch import Tensor
 
 from nfbook._checks import check_count
 from nfbook.flows.base import Flow
-from nfbook.networks import Parameters
-from nfbook.transforms.planar import PlanarStack
+from nfbook.networks import ConditionalParameters
+from nfbook.transforms.fast.planar import PlanarStack
 
 __all__ = ["PlanarFlow"]
 
@@ -50,7 +50,9 @@ class PlanarFlow(Flow):
         w = torch.empty(length, features).normal_(generator=generator) / math.sqrt(features)
         # With u = 0 every layer is the identity, and its gradient with respect to u is not zero.
         start = {"w": w, "u": torch.zeros_like(w), "b": torch.zeros(length)}
-        self.parameters_of = Parameters(start, context, hidden_features, generator=generator)
+        self.parameters_of = ConditionalParameters(
+            start, context, hidden_features, generator=generator
+        )
 
     def transform(self, context: Tensor | None = None) -> PlanarStack:
         """Return the stack of layers."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from nfbook._checks import check_count
 from nfbook.flows.base import Flow
-from nfbook.networks import Parameters
+from nfbook.networks import ConditionalParameters
 from nfbook.transforms.base import Compose
 from nfbook.transforms.radial import Radial
 
@@ -52,7 +52,9 @@ class RadialFlow(Flow):
             "alpha": torch.zeros(length),
             "slope": torch.zeros(length),
         }
-        self.parameters_of = Parameters(start, context, hidden_features, generator=generator)
+        self.parameters_of = ConditionalParameters(
+            start, context, hidden_features, generator=generator
+        )
 
     def transform(self, context: Tensor | None = None) -> Compose:
         """Return the layers, one after the other."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nfbook._checks import check_count
 from nfbook.flows.base import Flow
-from nfbook.networks import Parameters
+from nfbook.networks import ConditionalParameters
 from nfbook.transforms.base import Compose
 from nfbook.transforms.householder import Householder
 from nfbook.transforms.sylvester import Sylvester, orthonormal_columns
@@ -77,7 +77,9 @@ class SylvesterFlow(Flow):
             "diagonal": torch.ones(length, num_columns),
             "b": draw(num_columns),
         }
-        self.parameters_of = Parameters(start, context, hidden_features, generator=generator)
+        self.parameters_of = ConditionalParameters(
+            start, context, hidden_features, generator=generator
+        )
 
     @abstractmethod
     def directions(self, vectors: Tensor) -> Tensor:

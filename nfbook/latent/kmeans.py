@@ -19,10 +19,11 @@ from nfbook._checks import (
     check_type,
     scalar,
 )
-from nfbook.latent.batches import Batches, check_range, moments, subsample
-from nfbook.latent.em import Fit, best, check_start_dtype, check_stopping, climb
+from nfbook.data.batches import Batches, check_range, moments, subsample
+from nfbook.fitting import Fit, best, check_start_dtype, check_stopping
+from nfbook.latent.em import climb
 from nfbook.latent.mixture import GaussianMixture, MixtureStatistics
-from nfbook.latent.starts import k_means_plus_plus
+from nfbook.latent.seeding import k_means_plus_plus
 
 __all__ = ["ClusterStatistics", "KMeans"]
 
@@ -155,7 +156,7 @@ class KMeans(GaussianMixture):
             >>> KMeans(torch.tensor([[0.0], [2.0]]), 1.0).assign(torch.tensor([[1.0], [1.5]]))
             tensor([0, 1])
         """
-        self._check_x(x)
+        self.check_observations(x)
         rows = x.detach().reshape(-1, self.data_dim)
         clusters = _Clusters(self.means, len(rows))
         costs, nearest = zip(*map(clusters.nearest, clusters.pieces(rows)), strict=True)

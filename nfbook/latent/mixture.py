@@ -21,11 +21,12 @@ from nfbook._checks import (
     check_tensor,
     check_type,
 )
-from nfbook.latent.batches import Batches, Moments, check_range, moments, subsample
+from nfbook.data.batches import Batches, Moments, check_range, moments, subsample
+from nfbook.fitting import Fit, best, check_start_dtype, check_stopping
 from nfbook.latent.covariance import structure_called
-from nfbook.latent.em import Fit, best, check_start_dtype, check_stopping, climb
+from nfbook.latent.em import climb
 from nfbook.latent.model import LatentVariableModel
-from nfbook.latent.starts import k_means_plus_plus
+from nfbook.latent.seeding import k_means_plus_plus
 
 __all__ = ["GaussianMixture", "MixtureStatistics"]
 
@@ -197,7 +198,7 @@ class GaussianMixture(LatentVariableModel):
         Returns:
             One value for each component, `(*, K)`.
         """
-        self._check_x(x)
+        self.check_observations(x)
         components = _Components(self, x.dtype)
         rows = x.reshape(-1, self.data_dim)
         log_prob = [components.log_prob(components.whiten(piece)) for piece in self._pieces(rows)]
@@ -554,7 +555,7 @@ class GaussianMixture(LatentVariableModel):
         return self.means
 
     def _check_q(self, x: Tensor, q: Distribution) -> Categorical:
-        self._check_x(x)
+        self.check_observations(x)
         if not isinstance(q, Categorical):
             raise TypeError(f"q must be a torch.distributions.Categorical, got {type(q).__name__}")
         if q.probs.shape != (*x.shape[:-1], len(self.weights)):

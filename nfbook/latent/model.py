@@ -87,13 +87,14 @@ class LatentVariableModel(ABC):
             TypeError: Either one has the wrong dtype.
             ValueError: A shape does not fit, or an element is NaN or infinite.
         """
-        self._check_x(x)
+        self.check_observations(x)
         prior = self.prior.log_prob(self._check_z(z))
         _check_batches(x.shape[:-1], prior.shape)
         log_joint: Tensor = prior + self.likelihood(z).log_prob(x)
         return log_joint
 
-    def _check_x(self, x: Tensor) -> None:
+    def check_observations(self, x: Tensor) -> None:
+        """Check that x, `(*, D)`, are finite and have the D and the dtype of the model."""
         check_tensor("x", x, ("*", self.data_dim))
         check_same_dtype(x=x, parameters=self._parameter())
 

@@ -10,19 +10,23 @@ from nfbook.transforms.autoregressive import Autoregressive
 from nfbook.transforms.base import Compose, Inverse, Transform
 from nfbook.transforms.bounded import Box, Exp, Softplus
 from nfbook.transforms.continuous import Continuous, Solution, VectorField, rademacher
-from nfbook.transforms.coupling import AffineCouplingStack, Coupling, Partition
-from nfbook.transforms.dequantise import bits_per_dimension, dequantise, pixel_box, quantise
+from nfbook.transforms.coupling import Coupling, Partition
+from nfbook.transforms.data_units import DataUnits
+from nfbook.transforms.dequantise import dequantise, pixel_box, quantise
 from nfbook.transforms.dynamics import Langevin, Leapfrog, score
-from nfbook.transforms.elementwise import Additive, Affine, Elementwise, ScaleAndShift
+from nfbook.transforms.elementwise import Affine
+from nfbook.transforms.fast.coupling import AffineCouplingStack
+from nfbook.transforms.fast.masked_affine import MaskedAffineStack
+from nfbook.transforms.fast.planar import PlanarStack
+from nfbook.transforms.fast.spline import FusedRationalQuadratic
 from nfbook.transforms.householder import Householder
 from nfbook.transforms.linear import PLU, QR
-from nfbook.transforms.masked_affine import MaskedAffineStack
 from nfbook.transforms.permutation import Permutation
-from nfbook.transforms.planar import Planar, PlanarStack
+from nfbook.transforms.planar import Planar
 from nfbook.transforms.radial import Radial
-from nfbook.transforms.spline import FusedRationalQuadratic, RationalQuadratic, Spline
-from nfbook.transforms.standardise import Standardise
+from nfbook.transforms.spline import RationalQuadratic
 from nfbook.transforms.sylvester import Sylvester
+from nfbook.transforms.univariate import Additive, ScaleAndShift, Spline, Univariate
 
 __all__ = [
     "PLU",
@@ -35,7 +39,7 @@ __all__ = [
     "Compose",
     "Continuous",
     "Coupling",
-    "Elementwise",
+    "DataUnits",
     "Exp",
     "FusedRationalQuadratic",
     "Householder",
@@ -53,11 +57,10 @@ __all__ = [
     "Softplus",
     "Solution",
     "Spline",
-    "Standardise",
     "Sylvester",
     "Transform",
+    "Univariate",
     "VectorField",
-    "bits_per_dimension",
     "dequantise",
     "pixel_box",
     "quantise",

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from nfbook._checks import check_type
-from nfbook.masked import MaskedMLP, Steps
+from nfbook.networks import MaskedMLP
+from nfbook.networks.masked import Steps
 from nfbook.transforms.base import Transform
-from nfbook.transforms.elementwise import Elementwise
+from nfbook.transforms.univariate import Univariate
 
 __all__ = ["Autoregressive"]
 
@@ -30,8 +31,8 @@ class Autoregressive(Transform):
     which together cost the arithmetic of one pass. Both directions have derivatives of any order.
 
     Arguments:
-        network: h, with as many outputs for each coordinate as ``elementwise`` takes.
-        elementwise: Makes the transform τ of the parameters.
+        network: h, with as many outputs for each coordinate as ``univariate`` takes.
+        univariate: Makes the transform τ of the parameters.
         context: c, `(*, C)`; None for a network without.
 
     Raises:
@@ -47,27 +48,27 @@ class Autoregressive(Transform):
     """
 
     def __init__(
-        self, network: MaskedMLP, elementwise: Elementwise, context: Tensor | None = None
+        self, network: MaskedMLP, univariate: Univariate, context: Tensor | None = None
     ) -> None:
         super().__init__()
         check_type("network", network, MaskedMLP, "a MaskedMLP")
-        if network.outputs != elementwise.size:
+        if network.outputs != univariate.size:
             raise ValueError(
-                f"network must have {elementwise.size} outputs for each coordinate, "
+                f"network must have {univariate.size} outputs for each coordinate, "
                 f"got {network.outputs}"
             )
-        self.network, self.elementwise, self.context = network, elementwise, context
+        self.network, self.univariate, self.context = network, univariate, context
 
     def call_and_ladj(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Transform all coordinates at once."""
-        return self.elementwise(self.network(z, self.context)).call_and_ladj(z)
+        return self.univariate(self.network(z, self.context)).call_and_ladj(z)
 
     def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Find one coordinate after the other."""
         steps = Steps(self.network, y, self.context)
         ladjs = []
         for y_i in rows_in_order(y, steps.batch, self.network.order):
-            tau = self.elementwise(steps.parameters().mT.unsqueeze(-2))
+            tau = self.univariate(steps.parameters().mT.unsqueeze(-2))
             z_i, ladj = tau.inverse_and_ladj(y_i.unsqueeze(-1))
             steps.append(z_i.squeeze(-1))
             ladjs.append(ladj)

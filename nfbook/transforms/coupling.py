@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, cast
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from nfbook._checks import check_callable, check_type
-from nfbook.networks import MLP
-from nfbook.transforms.base import Compose, Transform
-from nfbook.transforms.elementwise import Elementwise, ScaleAndShift
+from nfbook.transforms.base import Transform
+from nfbook.transforms.univariate import Univariate
 
-__all__ = ["AffineCouplingStack", "Conditioner", "Coupling", "Partition"]
+__all__ = ["Conditioner", "Coupling", "Partition"]
 
 # From the coordinates that stay, `(*, kept)`, and the context to parameters `(*, P * moved)`.
 Conditioner = Callable[[Tensor, Tensor | None], Tensor]
@@ -87,11 +85,11 @@ class Coupling(Transform):
         conditioner: A function or module from the coordinates that stay, `(*, |A|)`, and the
             context to the parameters of the others, `(*, P |B|)`: the first parameter of all of
             them, then the second, and so on.
-        elementwise: What makes the transform g of raw parameters `(*, |B|, P)`.
+        univariate: What makes the transform g of raw parameters `(*, |B|, P)`.
         context: The conditioner's second argument, `(*, C)`; None for none.
 
     Raises:
-        TypeError: The mask is not boolean, or the conditioner or ``elementwise`` no function.
+        TypeError: The mask is not boolean, or the conditioner or ``univariate`` no function.
         ValueError: The mask is not a vector, or lets no coordinate move; or the conditioner gives
             another number of parameters.
 
@@ -111,14 +109,14 @@ class Coupling(Transform):
         self,
         mask: Tensor | Partition,
         conditioner: Conditioner,
-        elementwise: Elementwise,
+        univariate: Univariate,
         context: Tensor | None = None,
     ) -> None:
         super().__init__()
         check_callable("conditioner", conditioner)
-        check_callable("elementwise", elementwise)
+        check_callable("univariate", univariate)
         self.partition = mask if isinstance(mask, Partition) else Partition(mask)
-        self.conditioner, self.elementwise, self.context = conditioner, elementwise, context
+        self.conditioner, self.univariate, self.context = conditioner, univariate, context
 
     def call_and_ladj(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Transform the coordinates that move, given the others."""
@@ -135,219 +133,9 @@ class Coupling(Transform):
     def given(self, kept: Tensor) -> Transform:
         """Return the transform of the coordinates that move."""
         raw = self.conditioner(kept, self.context)
-        count, size = len(self.partition.moved), self.elementwise.size
+        count, size = len(self.partition.moved), self.univariate.size
         if raw.shape[-1:] != (size * count,):
             raise ValueError(
                 f"conditioner must return shape (*, {size * count}), got {tuple(raw.shape)}"
             )
-        return self.elementwise(raw.reshape(*raw.shape[:-1], size, count).mT)
-
-
-class AffineCouplingStack(Transform):
-    r"""K affine coupling layers of two groups that take turns, evaluated together.
-
-    In layers k = 0, 2, ... the first group stays, in the others the second. Then the vector has to
-    be taken apart and put together only once, and the networks' layers and the scalings follow each
-    other without anything between. The backward pass is written by hand. Second derivatives are
-    autograd's, of the same operations. Where such code cannot be followed, by ``torch.compile`` or
-    in forward mode, `layers` takes over, which is the same map.
-
-    Arguments:
-        partitions: One for each layer: the two groups, exchanged in every second layer. Whether
-            they are is not looked at, since that would wait for a device.
-        networks: One perceptron with ReLU for each layer, see `Coupling` for its outputs. They have
-            equally many hidden layers.
-        context: The networks' second argument, `(*, C)`; None for none.
-        bound: The largest log-scale, see `ScaleAndShift`.
-
-    Raises:
-        TypeError: One of ``networks`` is no MLP, or its activation is not ReLU.
-        ValueError: There is no network, not one for each partition, or they differ in their number
-            of layers; or the bound is not positive.
-
-    Example:
-        >>> mask = torch.tensor([True, False, False])
-        >>> networks = [MLP(1, 4, (8,)), MLP(2, 2, (8,))]
-        >>> stack = AffineCouplingStack([Partition(mask), Partition(~mask)], networks, bound=3.0)
-        >>> z = torch.randn(5, 3)
-        >>> torch.allclose(stack(z), stack.layers(z), atol=1e-6)
-        True
-    """
-
-    def __init__(
-        self,
-        partitions: Sequence[Partition],
-        networks: Sequence[MLP],
-        context: Tensor | None = None,
-        *,
-        bound: float,
-    ) -> None:
-        super().__init__()
-        self.partitions, self.networks = tuple(partitions), tuple(networks)
-        self.context, self.elementwise = context, ScaleAndShift(bound)
-        if not self.networks or len(self.networks) != len(self.partitions):
-            got = f"{len(self.networks)} for {len(self.partitions)}"
-            raise ValueError(f"networks must be one for each of the partitions, got {got}")
-        for network in self.networks:
-            check_type("every one of networks", network, MLP, "an MLP")
-            for activation in list(network.layers)[::2]:
-                check_type("every network's activation", activation, nn.ReLU, "a torch.nn.ReLU")
-        depths = {len(network.layers) for network in self.networks}
-        if len(depths) > 1:
-            raise ValueError(f"networks must all have as many layers, got {sorted(depths)}")
-
-    @property
-    def layers(self) -> Compose:
-        """The same layers, one after the other."""
-        return Compose(
-            [
-                Coupling(partition, network, self.elementwise, self.context)
-                for partition, network in zip(self.partitions, self.networks, strict=True)
-            ]
-        )
-
-    def call_and_ladj(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Go through all layers."""
-        if not torch.compiler.is_compiling():
-            try:
-                return self._run(z, inverse=False)
-            except NotImplementedError:
-                pass  # This is how torch says that it has no forward mode.
-        return self.layers.call_and_ladj(z)
-
-    def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Go back through all layers."""
-        if not torch.compiler.is_compiling():
-            try:
-                return self._run(y, inverse=True)
-            except NotImplementedError:
-                pass
-        return self.layers.inverse_and_ladj(y)
-
-    def _run(self, z: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
-        groups = self.partitions[0]
-        if z.shape[-1:] != groups.places.shape:
-            raise ValueError(f"z must have shape (*, {len(groups.places)}), got {tuple(z.shape)}")
-        batch = z.shape[:-1]
-        parameters: list[Tensor] = []
-        for network in self.networks:
-            start = network.start(self.context)
-            if self.context is not None:
-                batch = torch.Size(torch.broadcast_shapes(z.shape[:-1], start.shape[:-1]))
-                start = start.expand(*batch, -1).reshape(batch.numel(), start.shape[-1])
-            parameters += [start, cast("Tensor", network.weight)]
-            for layer in cast("list[nn.Linear]", list(network.layers)[1::2]):
-                parameters += [layer.bias, layer.weight]
-        size = len(parameters) // len(self.networks)
-        points = z.expand(*batch, -1).reshape(batch.numel(), z.shape[-1])
-        y, ladj, *_ = _Stack.apply(  # type: ignore[no-untyped-call]
-            inverse,
-            self.elementwise.bound,
-            size,
-            groups.kept,
-            groups.moved,
-            groups.places,
-            points,
-            *parameters,
-        )
-        return y.view(*batch, z.shape[-1]), ladj.view(batch)
-
-
-def _go(
-    inverse: bool,
-    bound: float,
-    size: int,
-    kept: Tensor,
-    moved: Tensor,
-    places: Tensor,
-    points: Tensor,
-    *parameters: Tensor,
-) -> tuple[Tensor, ...]:
-    """Return the points' images `(n, D)`, the ladj, and what the backward pass needs."""
-    sign = -1 if inverse else 1
-    count = len(parameters) // size
-    groups = [points.index_select(1, kept), points.index_select(1, moved)]
-    logs, memory = [], []
-    for k in reversed(range(count)) if inverse else range(count):
-        start, weight, *others = parameters[k * size : (k + 1) * size]
-        stays, before = groups[k % 2], groups[1 - k % 2]
-        hidden = []
-        out = torch.addmm(start, stays, weight.mT)
-        for bias, weight in zip(others[::2], others[1::2], strict=True):
-            hidden.append(out.relu_())
-            out = torch.addmm(bias, out, weight.mT)
-        shift, raw = out.chunk(2, -1)
-        # 1 + |raw| / bound, or the negative, for the inverse
-        damp = torch.rsub(raw.abs(), sign, alpha=-sign / bound)
-        log_scale = raw / damp
-        scale = log_scale.exp()
-        after = (before - shift) * scale if inverse else torch.addcmul(shift, before, scale)
-        groups[1 - k % 2] = after
-        logs.append(log_scale)
-        memory += [after if inverse else before, scale, damp, stays, *hidden]
-    y = torch.cat(groups, 1).index_select(1, places)
-    return y, torch.cat(logs, 1).sum(1), *memory
-
-
-class _Stack(torch.autograd.Function):
-    """The stack for points `(n, D)`, and a first bias that is shared or one for each `(n, H)`."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(*inputs: Any) -> tuple[Tensor, ...]:
-        return _go(*inputs)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.options = inputs[:3]
-        ctx.inputs = len(inputs) - 3
-        ctx.save_for_backward(*inputs[3:], *output[2:])
-        ctx.mark_non_differentiable(*output[2:])
-        # Otherwise autograd would make zeros for every saved tensor.
-        ctx.set_materialize_grads(False)
-
-    @staticmethod
-    def backward(
-        ctx: Any, grad_y: Tensor | None, grad_ladj: Tensor | None, *_: Any
-    ) -> tuple[Any, ...]:
-        inverse, _, size = ctx.options
-        saved = ctx.saved_tensors
-        inputs, memory = saved[: ctx.inputs], saved[ctx.inputs :]
-        kept, moved, places, points, *parameters = inputs
-        grad_y = torch.zeros_like(points) if grad_y is None else grad_y
-        grad_ladj = points.new_zeros(len(points)) if grad_ladj is None else grad_ladj
-        if torch.is_grad_enabled():
-            # Second derivatives are wanted.
-            def plain(*tensors: Tensor) -> tuple[Tensor, ...]:
-                return _go(*ctx.options, kept, moved, places, *tensors)[:2]
-
-            pull_back: Any = torch.func.vjp(plain, *inputs[3:])[1]
-            return *[None] * 6, *pull_back((grad_y, grad_ladj))
-
-        sign = -1 if inverse else 1
-        count = len(parameters) // size
-        each = len(memory) // count
-        grads = [grad_y.index_select(1, kept), grad_y.index_select(1, moved)]
-        to_log_scale = (-grad_ladj if inverse else grad_ladj).unsqueeze(1)
-        to_parameters: list[Tensor] = [grad_ladj] * len(parameters)
-        for step in reversed(range(count)):
-            k = count - 1 - step if inverse else step
-            point, scale, damp, stays, *hidden = memory[step * each : (step + 1) * each]
-            start, weight, *others = parameters[k * size : (k + 1) * size]
-            grad = grads[1 - k % 2]
-            through = grad * scale
-            grads[1 - k % 2] = through
-            to_raw = torch.addcmul(to_log_scale, grad if inverse else through, point, value=sign)
-            to_out = torch.cat([-through if inverse else grad, to_raw / damp / damp], 1)
-            last = (k + 1) * size - 1
-            for h, w in zip(reversed(hidden), others[::-2], strict=True):
-                to_parameters[last - 1], to_parameters[last] = to_out.sum(0), to_out.mT @ h
-                to_out = torch.ops.aten.threshold_backward(to_out @ w, h, 0)
-                last -= 2
-            to_parameters[last - 1] = to_out if start.dim() == 2 else to_out.sum(0)
-            to_parameters[last] = to_out.mT @ stays
-            if step or ctx.needs_input_grad[6]:
-                grads[k % 2] = torch.addmm(grads[k % 2], to_out, weight)
-        to_points = torch.cat(grads, 1).index_select(1, places)
-        return *[None] * 6, to_points, *to_parameters
+        return self.univariate(raw.reshape(*raw.shape[:-1], size, count).mT)

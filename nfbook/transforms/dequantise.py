@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
 from nfbook._checks import check_count, check_real, check_type
 from nfbook.transforms.bounded import Box
 
-__all__ = ["bits_per_dimension", "dequantise", "pixel_box", "quantise"]
+__all__ = ["dequantise", "pixel_box", "quantise"]
 
 # How many machine epsilons lie between the edge of a cell and the nearest point that is drawn in
 # it. From x to its logit and back, at most one epsilon is lost for an alpha up to 1/4.
@@ -124,31 +122,3 @@ def pixel_box(alpha: float = 0.05) -> Box:
     if not 0 <= check_real("alpha", alpha) <= 0.25:
         raise ValueError(f"alpha must lie between 0 and 0.25, got {alpha}")
     return Box(0.0, 1.0, margin=alpha / (1 - 2 * alpha))
-
-
-def bits_per_dimension(log_prob: Tensor, features: int, levels: int = 256) -> Tensor:
-    r"""Return the code length of an image, in bits for each of its D numbers.
-
-    .. math:: - \frac{\log_2 p(\mathbf{x}) - D \log_2 256}{D}
-        = - \frac{\log p(\mathbf{x})}{D \log 2} + 8.
-
-    A cell of :math:`\mathbf{x} \in [0, 1]^D` has the volume :math:`256^{-D}`, so the density times
-    that is about the probability of the whole numbers. A uniform density needs 8 bits.
-
-    Arguments:
-        log_prob: The log-density of the dequantised x in [0, 1], in nats, `(*)`. That of the logit
-            y is another one.
-        features: The dimension D.
-        levels: The number of values of a pixel.
-
-    Returns:
-        Bits for each dimension, `(*)`. Their mean over the noise is an upper bound on the code
-        length of the best code for the whole numbers.
-
-    Example:
-        >>> bits_per_dimension(torch.tensor(0.0), features=784)
-        tensor(8.)
-    """
-    check_count("features", features)
-    check_count("levels", levels, minimum=2)
-    return (math.log(levels) - log_prob / features) / math.log(2)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
+from nfbook.transforms._algebra import product, triangular_solve
 from nfbook.transforms.base import Transform
 from nfbook.transforms.householder import Householder
 from nfbook.transforms.permutation import Permutation
@@ -68,8 +67,8 @@ class PLU(Transform):
         z = y - self.shift
         if self.permutation is not None:
             z = self.permutation.inv(z)
-        z = solve(unit_lower(self.weights), z, is_upper=False)
-        z = solve(upper(self.weights), z, is_upper=True)
+        z = triangular_solve(unit_lower(self.weights), z, is_upper=False)
+        z = triangular_solve(upper(self.weights), z, is_upper=True)
         return z, -log_det(self.weights).expand(z.shape[:-1])
 
 
@@ -129,7 +128,7 @@ class QR(Transform):
 
     def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Shift back, reflect in the opposite order, then solve with R."""
-        z = solve(upper(self.weights), self.reflections(y - self.shift), is_upper=True)
+        z = triangular_solve(upper(self.weights), self.reflections(y - self.shift), is_upper=True)
         return z, -log_det(self.weights).expand(z.shape[:-1])
 
 
@@ -147,26 +146,3 @@ def upper(weights: Tensor) -> Tensor:
 def log_det(weights: Tensor) -> Tensor:
     """Return the logarithm of the determinant of `upper`, the sum of the diagonal."""
     return weights.diagonal(dim1=-2, dim2=-1).sum(-1)
-
-
-def product(matrix: Tensor, z: Tensor) -> Tensor:
-    """Return the matrix times each vector, with batch dimensions broadcast.
-
-    For einsum, the vectors that share a matrix are one factor of one matrix product; matmul would
-    copy the matrix for each of them.
-    """
-    result: Tensor = torch.einsum("...ij,...j->...i", matrix, z)
-    return result
-
-
-def solve(matrix: Tensor, y: Tensor, *, is_upper: bool) -> Tensor:
-    """Return the z with which a triangular matrix gives y, with batch dimensions broadcast."""
-    features = y.shape[-1]
-    shape = torch.broadcast_shapes(matrix.shape[:-2], y.shape[:-1])
-    # The vectors that share a matrix are the columns of one right side.
-    leading = len(shape) - (matrix.dim() - 2)
-    many, own = math.prod(shape[:leading]), shape[leading:]
-    right = y.expand(*shape, features).reshape(many, *own, features).movedim(0, -1)
-    matrices = matrix.expand(*own, features, features)
-    z: Tensor = torch.linalg.solve_triangular(matrices, right, upper=is_upper)
-    return z.movedim(-1, 0).reshape(*shape, features)

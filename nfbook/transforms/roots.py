@@ -28,7 +28,7 @@ def increasing_root(f: Function, slope: Function, low: Tensor, high: Tensor) -> 
     derivatives are right, so the second one makes second derivatives right too.
 
     Arguments:
-        f: The function, elementwise, of a tensor of shape `(*)`.
+        f: The function, univariate, of a tensor of shape `(*)`.
         slope: Its derivative, elementwise and positive.
         low: Where f is not positive, `(*)`.
         high: Where f is not negative, `(*)`.

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from nfbook.transforms._algebra import diagonal, product
+from nfbook.transforms._tanh_layers import determinant
 from nfbook.transforms.base import Transform
-from nfbook.transforms.linear import product
-from nfbook.transforms.planar import det
 from nfbook.transforms.roots import increasing_root
 
 __all__ = ["Sylvester", "orthonormal_columns"]
@@ -86,7 +86,7 @@ class Sylvester(Transform):
         """Move z along the columns of Q."""
         x = product(self.r_tilde.triu(), product(self.q.mT, z)) + self.b
         y = z + product(self.q, product(self.r_hat, torch.tanh(x)))
-        return y, det(x, self.slopes).log().sum(-1)
+        return y, determinant(x, self.slopes).log().sum(-1)
 
     def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Solve for the numbers v, from the last to the first, then undo the move."""
@@ -103,7 +103,7 @@ class Sylvester(Transform):
             left = left - r[..., i] * torch.tanh(x).unsqueeze(-1)
             inside = inside + r_tilde[..., i] * v.unsqueeze(-1)
         x = torch.stack(xs[::-1], -1)
-        return y - product(self.q, product(r, torch.tanh(x))), -det(x, slopes).log().sum(-1)
+        return y - product(self.q, product(r, torch.tanh(x))), -determinant(x, slopes).log().sum(-1)
 
 
 def _root(target: Tensor, r: Tensor, r_tilde: Tensor, b: Tensor, s: Tensor) -> Tensor:
@@ -111,15 +111,10 @@ def _root(target: Tensor, r: Tensor, r_tilde: Tensor, b: Tensor, s: Tensor) -> T
     reach = r.detach().abs()
     return increasing_root(
         lambda v: v + r * torch.tanh(r_tilde * v + b) - target,
-        lambda v: det(r_tilde * v + b, s),
+        lambda v: determinant(r_tilde * v + b, s),
         target.detach() - reach,
         target.detach() + reach,
     )
-
-
-def diagonal(matrix: Tensor) -> Tensor:
-    """Return the diagonals of matrices `(*, M, M)`, `(*, M)`."""
-    return matrix.diagonal(dim1=-2, dim2=-1)
 
 
 def orthonormal_columns(raw: Tensor) -> Tensor:

@@ -1,0 +1,217 @@
+"""The distribution that a flow makes, and the Gaussian that it starts from."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, constraints
+
+from nfbook._checks import check_count, check_type
+from nfbook.transforms.base import Compose, Transform
+
+__all__ = ["FlowDistribution", "StandardNormal"]
+
+
+class StandardNormal(Distribution):
+    r"""The Gaussian :math:`\mathcal{N}(\mathbf{0}, \mathbf{I})`, the base of every flow.
+
+    Arguments:
+        features: The dimension D.
+        batch_shape: How many of them, all alike.
+        like: A tensor with the dtype and the device of the draws.
+
+    Example:
+        >>> StandardNormal(2).log_prob(torch.zeros(2))
+        tensor(-1.8379)
+    """
+
+    arg_constraints: dict[str, constraints.Constraint] = {}  # noqa: RUF012
+    support = constraints.real_vector
+    has_rsample = True
+
+    def __init__(
+        self,
+        features: int,
+        batch_shape: torch.Size | tuple[int, ...] = (),
+        *,
+        like: Tensor | None = None,
+    ) -> None:
+        check_count("features", features)
+        self.like = torch.empty(()) if like is None else like
+        super().__init__(torch.Size(batch_shape), torch.Size([features]), validate_args=False)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> StandardNormal:
+        """Return the same with another batch shape, to which the present one expands."""
+        shape = torch.Size(batch_shape)
+        if not expands(self.batch_shape, shape):
+            raise ValueError(
+                "batch_shape must be one to which the present one expands, "
+                f"got {tuple(shape)} from {tuple(self.batch_shape)}"
+            )
+        return StandardNormal(self.event_shape[0], shape, like=self.like)
+
+    def __repr__(self) -> str:
+        return f"StandardNormal({self.event_shape[0]}, {tuple(self.batch_shape)})"
+
+    def rsample(
+        self, sample_shape: Any = (), *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Draw, `(*sample_shape, *batch_shape, D)`."""
+        shape = torch.Size(sample_shape) + self.batch_shape + self.event_shape
+        like = self.like
+        return torch.randn(shape, generator=generator, dtype=like.dtype, device=like.device)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        r"""Return :math:`-\tfrac12 \|\mathbf{z}\|^2 - \tfrac{D}{2} \log 2 \pi`."""
+        constant = 0.5 * self.event_shape[0] * math.log(2 * math.pi)
+        log_density = -0.5 * value.square().sum(-1) - constant
+        return log_density.expand(torch.broadcast_shapes(log_density.shape, self.batch_shape))
+
+    @property
+    def mean(self) -> Tensor:
+        """Zero."""
+        return self.like.new_zeros(self.batch_shape + self.event_shape)
+
+    @property
+    def variance(self) -> Tensor:
+        """One."""
+        return self.like.new_ones(self.batch_shape + self.event_shape)
+
+    def entropy(self) -> Tensor:
+        r"""Return :math:`\tfrac{D}{2} (1 + \log 2 \pi)`."""
+        value = 0.5 * self.event_shape[0] * (1 + math.log(2 * math.pi))
+        return self.like.new_full(self.batch_shape, value)
+
+
+def expands(shape: torch.Size, wider: torch.Size) -> bool:
+    """Return whether a shape expands to another: ones grow, and new dimensions come first.
+
+    Example:
+        >>> expands(torch.Size([1, 3]), torch.Size([5, 4, 3]))
+        True
+    """
+    sizes = zip(reversed(shape), reversed(wider), strict=False)
+    return len(shape) <= len(wider) and all(a in (1, b) for a, b in sizes)
+
+
+class FlowDistribution(Distribution):
+    r"""The distribution of :math:`\mathbf{y} = t(\mathbf{z})` for a z of the base distribution.
+
+    .. math:: \log p(\mathbf{y}) = \log p_0\bigl(t^{-1}(\mathbf{y})\bigr)
+        + \log |\det J_{t^{-1}}(\mathbf{y})|
+        = \log p_0(\mathbf{z}) - \log |\det J_t(\mathbf{z})|.
+
+    The first form takes the inverse direction and serves `log_prob`; the second takes the forward
+    direction and serves `rsample_and_log_prob`, which needs no inverse.
+
+    Where t maps onto a bounded set, the density outside of it is zero: `log_prob` is minus
+    infinity there.
+
+    Arguments:
+        base: The distribution of z, with event shape `(D,)`.
+        transform: The bijection t. Its parameters' batch dimensions are those of the base.
+
+    Example:
+        >>> from nfbook.transforms import Affine
+        >>> double = Affine(torch.zeros(2), torch.full((2,), math.log(2)))
+        >>> y, log_prob = FlowDistribution(StandardNormal(2), double).rsample_and_log_prob((5,))
+        >>> y.shape, log_prob.shape
+        (torch.Size([5, 2]), torch.Size([5]))
+    """
+
+    arg_constraints: dict[str, constraints.Constraint] = {}  # noqa: RUF012
+    has_rsample = True
+
+    def __init__(self, base: Distribution, transform: Transform) -> None:
+        check_type("base", base, Distribution, "a torch Distribution")
+        check_type("transform", transform, Transform, "an nfbook Transform")
+        if len(base.event_shape) != 1:
+            raise ValueError(f"base must have event shape (D,), got {tuple(base.event_shape)}")
+        self.base, self.transform = base, transform
+        super().__init__(base.batch_shape, base.event_shape, validate_args=False)
+
+    @property
+    def support(self) -> constraints.Constraint:
+        """Where the density is positive."""
+        return self.transform.codomain
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> FlowDistribution:
+        """Return the same with another batch shape, to which the present one expands."""
+        return FlowDistribution(self.base.expand(torch.Size(batch_shape)), self.transform)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        r"""Return :math:`\log p(\mathbf{y})`, `(*)`, of points `(*, D)`.
+
+        Raises:
+            TypeError: The points are no tensor, or have another dtype than the flow.
+            ValueError: Their last dimension is not D, or the others do not fit the batch shape.
+        """
+        y = self._points(value)
+        # torch cannot check a support without points.
+        if self.support is constraints.real_vector or not y.numel():
+            return self._log_prob_inside(y)
+        inside = self.support.check(y)
+        # Any point of the support stands in for those outside, so that no NaN enters a gradient.
+        # The last transform alone has this support, and costs less than all of them.
+        last = self.transform
+        while isinstance(last, Compose):
+            last = last.transforms[-1]
+        some = last(torch.zeros_like(y)).detach()
+        log_prob = self._log_prob_inside(torch.where(inside.unsqueeze(-1), y, some))
+        outside = torch.where(y.isnan().any(-1), math.nan, -math.inf).to(log_prob)
+        return torch.where(inside, log_prob, outside)
+
+    def rsample(
+        self, sample_shape: Any = (), *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Draw, `(*sample_shape, *batch_shape, D)`, with gradients for the parameters."""
+        y: Tensor = self.transform(self._noise(sample_shape, generator))
+        return y
+
+    def sample(self, sample_shape: Any = (), *, generator: torch.Generator | None = None) -> Tensor:
+        """Draw, `(*sample_shape, *batch_shape, D)`, without gradients."""
+        with torch.no_grad():
+            return self.rsample(sample_shape, generator=generator)
+
+    def rsample_and_log_prob(
+        self, sample_shape: Any = (), *, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Draw, and return the draws' log-densities, `(*sample_shape, *batch_shape)`, too."""
+        z = self._noise(sample_shape, generator)
+        y, ladj = self.transform.call_and_ladj(z)
+        return y, self.base.log_prob(z) - ladj
+
+    def _noise(self, sample_shape: Any, generator: torch.Generator | None) -> Tensor:
+        if generator is None:
+            return self.base.rsample(torch.Size(sample_shape))
+        if not isinstance(self.base, StandardNormal):
+            came = type(self.base).__name__
+            raise TypeError(f"base must be a StandardNormal to use a generator, got {came}")
+        return self.base.rsample(torch.Size(sample_shape), generator=generator)
+
+    def _points(self, y: Tensor) -> Tensor:
+        check_type("value", y, Tensor, "a torch.Tensor")
+        features = self.event_shape[0]
+        if not y.shape or y.shape[-1] != features:
+            raise ValueError(f"value must have shape (*, {features}), got {tuple(y.shape)}")
+        dtype = getattr(self.base, "like", y).dtype
+        if y.dtype != dtype:
+            raise TypeError(f"value must have the flow's dtype, {dtype}, got {y.dtype}")
+        try:
+            shape = torch.broadcast_shapes(y.shape[:-1], self.batch_shape)
+        except RuntimeError:
+            raise ValueError(
+                f"value must have shape (*, {features}) with * to fit the batch shape "
+                f"{tuple(self.batch_shape)}, got {tuple(y.shape)}"
+            ) from None
+        return y.expand(*shape, features)
+
+    def _log_prob_inside(self, y: Tensor) -> Tensor:
+        z, ladj = self.transform.inverse_and_ladj(y)
+        return self.base.log_prob(z) + ladj
+
+    def __repr__(self) -> str:
+        return f"FlowDistribution({self.base}, {self.transform})"

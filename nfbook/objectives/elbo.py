@@ -1,0 +1,207 @@
+"""The evidence lower bound, term by term, and the tighter bound of several draws at once."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from nfbook._checks import check_count, check_type
+from nfbook.estimators import (
+    Estimate,
+    JointModel,
+    check_joint_model,
+    check_proposal,
+    likelihood_of,
+    log_mean_exp,
+    log_weights,
+)
+from nfbook.objectives._terms import (
+    average,
+    check_log_densities,
+    closed_form_kl,
+    draws,
+    exact,
+    exact_or_none,
+    log_density,
+    missing_dimensions,
+    score_factor,
+)
+
+__all__ = ["ELBO", "elbo", "importance_weighted_bound"]
+
+
+class ELBO(NamedTuple):
+    r"""The evidence lower bound and its terms, one value for each observation.
+
+    All terms come from the same draws, so these hold exactly, and not only on average:
+
+    .. math::
+        \text{value} = \text{reconstruction} - \text{kl} = \text{energy} + \text{entropy}.
+
+    Attributes:
+        value: The bound :math:`\mathbb{E}_q[\log p(\mathbf{x}, \mathbf{z} \mid \theta)
+            - \log q(\mathbf{z})]`, in nats.
+        standard_error: Its standard error.
+        reconstruction: :math:`\mathbb{E}_q \log p(\mathbf{x} \mid \mathbf{z}, \theta)`.
+        kl: :math:`\mathrm{KL}(q(\mathbf{z}) \,\|\, p(\mathbf{z}))`, the divergence from the prior.
+        energy: :math:`\mathbb{E}_q \log p(\mathbf{x}, \mathbf{z} \mid \theta)`.
+        entropy: :math:`\mathrm{H}(q) = -\mathbb{E}_q \log q(\mathbf{z})`.
+
+    Example:
+        >>> from nfbook.latent import PPCA
+        >>> model, x = PPCA(torch.ones(2, 1), torch.zeros(2), 1.0), torch.zeros(2)
+        >>> terms = elbo(model, x, model.posterior(x), 10, torch.Generator().manual_seed(0))
+        >>> torch.allclose(terms.value, terms.energy.value + terms.entropy.value)
+        True
+    """
+
+    value: Tensor
+    standard_error: Tensor
+    reconstruction: Estimate
+    kl: Estimate
+    energy: Estimate
+    entropy: Estimate
+
+
+def elbo(
+    model: JointModel,
+    x: Tensor,
+    q: Distribution,
+    num_samples: int,
+    generator: torch.Generator,
+    *,
+    closed_form: bool = True,
+) -> ELBO:
+    r"""Estimate the evidence lower bound and its terms.
+
+    .. math:: \mathcal{L}(q, \theta)
+        = \mathbb{E}_{q(\mathbf{z})} \log p(\mathbf{x} \mid \mathbf{z}, \theta)
+        - \mathrm{KL}\bigl(q(\mathbf{z}) \,\|\, p(\mathbf{z})\bigr)
+        \le \log p(\mathbf{x} \mid \theta).
+
+    The divergence and the entropy are exact where ``torch.distributions`` knows them; all else
+    is averaged over draws from q. Near the posterior it is better to average everything: there
+    :math:`\log p(\mathbf{x}, \mathbf{z}) - \log q(\mathbf{z})` hardly depends on z.
+
+    Arguments:
+        model: A `LatentVariableModel`, or any object with ``prior``, ``likelihood`` and
+            ``log_joint``.
+        x: Observations, `(*, D)`.
+        q: The distribution of z. Its batch shape is that of x, `(*)`, so that each observation
+            has its own; or empty, so that all of them share one.
+        num_samples: The number of draws for each observation.
+        generator: The source of randomness.
+        closed_form: Whether the divergence and the entropy may be exact.
+
+    Returns:
+        The bound and its terms for each observation, all of shape `(*)`.
+
+    Raises:
+        TypeError: An argument has the wrong type or dtype.
+        ValueError: A shape does not fit, there are no draws, a log density is NaN, or the
+            likelihood is no distribution over whole observations.
+
+    Example:
+        >>> from nfbook.latent import PPCA
+        >>> model = PPCA(torch.ones(2, 1), torch.zeros(2), 1.0)
+        >>> x = torch.tensor([1.0, 2.0])
+        >>> from torch.distributions import Independent, Normal
+        >>> q = Independent(Normal(torch.zeros(1), 1.0), 1)
+        >>> bound = elbo(model, x, q, 1000, torch.Generator().manual_seed(0))
+        >>> bool((bound.value - model.elbo(x, q)).abs() < 5 * bound.standard_error)
+        True
+        >>> bound.kl  # q is the prior here
+        Estimate(value=tensor(0.), standard_error=tensor(0.))
+    """
+    check_joint_model(model, x)
+    check_proposal(model, x, q, "q")
+    check_count("num_samples", num_samples)
+    check_type("closed_form", closed_form, bool, "True or False")
+    batch = x.shape[:-1]
+    z = draws(q, (num_samples, *missing_dimensions(q, batch)), generator)
+    log_q = q.log_prob(z)
+    log_likelihood = likelihood_of(model, z).log_prob(x)
+    log_prior = log_density(model.prior, z)
+    check_log_densities(
+        (num_samples, *batch),
+        {"the likelihood": log_likelihood, "q": log_q, "the prior": log_prior},
+    )
+    exact_kl = exact_or_none(closed_form_kl, q, model.prior) if closed_form else None
+    exact_entropy = exact_or_none(q.entropy) if closed_form else None
+    kl = log_q - log_prior if exact_kl is None else exact_kl.expand(log_q.shape)
+    entropy = -log_q if exact_entropy is None else exact_entropy.expand(log_q.shape)
+    score = score_factor(q, log_q)
+    value, standard_error = average(score * (log_likelihood - kl))
+    return ELBO(
+        value,
+        standard_error,
+        reconstruction=average(score * log_likelihood),
+        kl=average(score * kl) if exact_kl is None else exact(exact_kl.expand(batch)),
+        energy=average(score * (log_likelihood - kl - entropy)),
+        entropy=(
+            average(score * entropy)
+            if exact_entropy is None
+            else exact(exact_entropy.expand(batch))
+        ),
+    )
+
+
+def importance_weighted_bound(
+    model: JointModel,
+    x: Tensor,
+    q: Distribution,
+    num_samples: int,
+    generator: torch.Generator,
+    *,
+    repeats: int = 1,
+) -> Estimate:
+    r"""Estimate the importance-weighted bound.
+
+    .. math:: \mathcal{L}_K(q, \theta) = \mathbb{E} \log \frac{1}{K} \sum_{k=1}^K
+        \frac{p(\mathbf{x}, \mathbf{z}_k \mid \theta)}{q(\mathbf{z}_k)}, \qquad
+        \mathbf{z}_k \sim q(\mathbf{z}).
+
+    With one draw it is the evidence lower bound. It rises with K towards the log-evidence.
+
+    Source: Y. Burda, R. Grosse and R. Salakhutdinov, Importance weighted autoencoders, ICLR
+    (2016), equation 8.
+
+    Arguments:
+        model: A `LatentVariableModel`, or any object with ``prior``, ``likelihood`` and
+            ``log_joint``.
+        x: Observations, `(*, D)`.
+        q: The distribution of z. Its batch shape is that of x, `(*)`, or empty.
+        num_samples: The number of draws K inside the logarithm.
+        generator: The source of randomness.
+        repeats: How many logarithms are averaged. A standard error needs at least two.
+
+    Returns:
+        The bound for each observation, `(*)`.
+
+    Raises:
+        TypeError: An argument has the wrong type or dtype.
+        ValueError: A shape does not fit, or a number is too small.
+
+    Example:
+        >>> from nfbook.latent import PPCA
+        >>> model = PPCA(torch.ones(2, 1), torch.zeros(2), 1.0)
+        >>> x, generator = torch.zeros(2), torch.Generator().manual_seed(0)
+        >>> bound = importance_weighted_bound(model, x, model.prior, 100, generator, repeats=500)
+        >>> bool((model.log_prob(x) - bound.value).abs() < 0.01)
+        True
+    """
+    check_joint_model(model, x)
+    check_proposal(model, x, q, "q")
+    check_count("num_samples", num_samples)
+    check_count("repeats", repeats)
+    batch = x.shape[:-1]
+    z = draws(q, (num_samples * repeats, *missing_dimensions(q, batch)), generator)
+    log_w = log_weights(model, x, z, q).reshape(num_samples, repeats, *batch)
+    bounds = log_mean_exp(log_w)
+    if not q.has_rsample:
+        log_q = q.log_prob(z).reshape(log_w.shape)
+        bounds = score_factor(q, log_q.sum(0)) * bounds
+    return average(bounds)

@@ -1,0 +1,205 @@
+"""Images as vectors with a density: noise, logit, and bits for each dimension."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from draws import rand, seeded
+
+from nfbook.flows import AffineFlow, FlowDistribution, Transformed
+from nfbook.objectives import bits_per_dimension
+from nfbook.transforms import dequantise, pixel_box, quantise
+from nfbook.transforms.dequantise import within_cell
+
+F64 = torch.float64
+ALPHAS = [0.0, 1e-6, 0.05, 0.25]
+
+
+def every_pixel(dtype):
+    """Return all 256 numbers, with u over [0, 1) and at its very ends."""
+    last = 1 - torch.finfo(dtype).eps / 2
+    ends = torch.tensor([0.0, torch.finfo(dtype).tiny, last], dtype=dtype)
+    if dtype == torch.float32:
+        # One u for each part of the cell: there are no others.
+        inner = torch.arange(2048, dtype=dtype) / 2048
+    else:
+        inner = torch.rand(2000, generator=seeded(), dtype=dtype)
+        inner = torch.cat([inner, inner * 2**-38, 1 - inner * 2**-38])
+    u = torch.cat([ends, inner]).clamp(max=last)
+    return torch.arange(256).unsqueeze(-1).expand(256, len(u)), u
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64], ids=str)
+def test_every_pixel_comes_back_for_every_noise(dtype):
+    k, u = every_pixel(dtype)
+    x = within_cell(k, u)
+    assert x.dtype == dtype
+    assert x.min() > 0
+    assert x.max() < 1
+    assert torch.equal(quantise(x), k)
+    for alpha in ALPHAS:
+        box = pixel_box(alpha)
+        y = box.inv(x)
+        assert torch.isfinite(y).all()
+        assert torch.equal(quantise(box(y)), k)
+
+
+def test_the_plain_sum_would_leave_its_cell():
+    """Which is why the noise is moved a little."""
+    last = torch.tensor(1 - 2**-24)
+    assert 255 + last == 256
+    assert within_cell(torch.tensor(255), last) == (255 + 1 - 2**-12) / 256
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64], ids=str)
+def test_the_noise_is_moved_less_than_it_matters(dtype):
+    u = torch.rand(10_000, generator=seeded(), dtype=dtype)
+    moved = within_cell(torch.tensor(0), u) * 256 - u
+    half_a_part = 2048 * torch.finfo(dtype).eps
+    assert moved.abs().max() <= half_a_part
+    # Uniform over a part: its mean is zero with a standard deviation of 1 / sqrt(3 n) parts.
+    assert moved.mean().abs() < 4 * half_a_part / math.sqrt(3 * 10_000)
+
+
+@pytest.mark.parametrize("levels", [2, 3, 32, 100, 65536])
+@pytest.mark.parametrize("dtype", [torch.float32, F64], ids=str)
+def test_other_numbers_of_levels(levels, dtype):
+    k = torch.arange(levels)
+    for u in (0.0, 0.3, 1 - torch.finfo(dtype).eps / 2):
+        x = within_cell(k, torch.full((levels,), u, dtype=dtype), levels)
+        assert torch.equal(quantise(x, levels), k)
+        assert torch.equal(quantise(pixel_box(0.05)(pixel_box(0.05).inv(x)), levels), k)
+
+
+def test_dequantise_draws_from_its_generator():
+    k = torch.randint(256, (4, 28, 28), generator=seeded(1), dtype=torch.uint8)
+    x = dequantise(k, generator=seeded())
+    assert (x.shape, x.dtype) == (k.shape, torch.float32)
+    assert torch.equal(dequantise(k, generator=seeded()), x)
+    assert not torch.equal(dequantise(k, generator=seeded(2)), x)
+    assert dequantise(k, dtype=F64).dtype == F64
+    assert torch.equal(quantise(x), k.long())
+
+
+def test_the_noise_is_uniform():
+    x = dequantise(torch.full((50_000,), 7), generator=seeded(), dtype=F64)
+    counts = torch.bincount(((256 * x - 7) * 20).long(), minlength=20).double()
+    # Chi-squared with 19 degrees of freedom is above 50.8 once in ten thousand times.
+    assert ((counts - 2500) ** 2 / 2500).sum() < 50.8
+
+
+def test_the_nearest_level_takes_what_lies_outside():
+    assert quantise(torch.tensor([-0.05, 0.0, 1.0, 1.05])).tolist() == [0, 0, 255, 255]
+    assert quantise(torch.tensor([0.5], dtype=F64), 2).dtype == torch.int64
+
+
+# ---- the logit ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("alpha", ALPHAS)
+def test_the_inverse_is_the_logit(alpha):
+    x = torch.linspace(0.001, 0.999, 50, dtype=F64).unsqueeze(-1)
+    y, ladj = pixel_box(alpha).inverse_and_ladj(x)
+    v = alpha + (1 - 2 * alpha) * x
+    torch.testing.assert_close(y, torch.logit(v), rtol=1e-12, atol=1e-12)
+    slope = (1 - 2 * alpha) / (v * (1 - v))
+    torch.testing.assert_close(ladj, slope.log().sum(-1), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("alpha", ALPHAS)
+def test_float32_keeps_its_digits_in_black_and_in_white(alpha):
+    k = torch.tensor([0, 255]).unsqueeze(-1)
+    x = within_cell(k, torch.arange(2048) / 2048).reshape(-1, 1)
+    y, ladj = pixel_box(alpha).inverse_and_ladj(x)
+    x = x.double()
+    low = (alpha + (1 - 2 * alpha) * x).log()
+    high = (alpha + (1 - 2 * alpha) * (1 - x)).log()
+    torch.testing.assert_close(y.double(), low - high, rtol=3e-7, atol=3e-7)
+    expected = (math.log(1 - 2 * alpha) - low - high).sum(-1)
+    torch.testing.assert_close(ladj.double(), expected, rtol=5e-7, atol=5e-7)
+
+
+def test_black_and_white_are_finite_and_inside():
+    x = torch.tensor([[0.0], [1.0]])
+    flow = Transformed(AffineFlow(1), pixel_box(1e-6))
+    assert torch.isfinite(flow().log_prob(x)).all()
+    assert flow().support.check(x).all()
+
+
+# ---- bits for each dimension --------------------------------------------------------------------
+
+
+def test_a_uniform_density_needs_eight_bits():
+    assert bits_per_dimension(torch.tensor(0.0), 10) == 8
+    assert bits_per_dimension(torch.zeros(3), 10, levels=2).tolist() == [1, 1, 1]
+
+
+def test_a_density_that_is_constant_in_each_cell_needs_the_entropy():
+    """Then the bound is tight: bits for each dimension are -log2 of the probability."""
+    probability = torch.softmax(3 * rand(256), 0)
+    k = torch.multinomial(probability, 40, replacement=True, generator=seeded())
+    x = dequantise(k, generator=seeded(), dtype=F64)
+    log_density = (256 * probability[quantise(x)]).log().sum()
+    expected = -probability[k].log2().mean()
+    torch.testing.assert_close(bits_per_dimension(log_density, 40), expected)
+
+
+def test_the_units_of_the_pixels_do_not_matter():
+    """A density on [0, 256] is 256 times smaller, and its cells have volume one."""
+    x = dequantise(torch.tensor([[3, 200]]), generator=seeded(), dtype=F64)
+    flow = Transformed(AffineFlow(2).to(F64), pixel_box(0.05))
+    in_units_of_levels = flow().log_prob(x) - 2 * math.log(256)
+    expected = -in_units_of_levels / (2 * math.log(2))
+    torch.testing.assert_close(bits_per_dimension(flow().log_prob(x), 2), expected)
+
+
+def test_the_mean_over_the_noise_is_an_upper_bound():
+    """A flow's bits, averaged over u, exceed the code length of its own cells' probabilities."""
+    flow = Transformed(AffineFlow(1).to(F64), pixel_box(0.05))
+    u = (torch.arange(4000, dtype=F64) + 0.5) / 4000
+    for k in (0, 3, 128, 255):
+        log_prob = flow().log_prob(within_cell(torch.tensor(k), u).unsqueeze(-1))
+        code_length = -(log_prob.exp().mean() / 256).log2()
+        bits = bits_per_dimension(log_prob, 1).mean()
+        assert code_length - 1e-12 <= bits < code_length + 0.05
+
+
+def test_the_log_probability_of_the_logit_is_another_one():
+    x = torch.full((1, 1), 0.25, dtype=F64)
+    flow = AffineFlow(1).to(F64)
+    of_x = Transformed(flow, pixel_box(0.05))().log_prob(x)
+    y, ladj = pixel_box(0.05).inverse_and_ladj(x)
+    torch.testing.assert_close(of_x, flow().log_prob(y) + ladj)
+    assert isinstance(flow(), FlowDistribution)
+
+
+# ---- errors -------------------------------------------------------------------------------------
+
+
+def test_bad_images_are_refused():
+    with pytest.raises(TypeError, match=r"k must be a torch.Tensor, got list"):
+        dequantise([1])
+    with pytest.raises(TypeError, match=r"k must hold integers, got torch.float32"):
+        dequantise(torch.tensor([1.0]))
+    with pytest.raises(TypeError, match=r"k must hold integers, got torch.bool"):
+        dequantise(torch.tensor([True]))
+    with pytest.raises(ValueError, match=r"k must not be empty, got shape \(0,\)"):
+        dequantise(torch.tensor([], dtype=torch.int64))
+    with pytest.raises(ValueError, match="k must lie between 0 and 255, got 3 to 256"):
+        dequantise(torch.tensor([3, 256]))
+    with pytest.raises(ValueError, match="k must lie between 0 and 15, got -1 to 3"):
+        dequantise(torch.tensor([3, -1]), levels=16)
+    with pytest.raises(ValueError, match="levels must be at least 2, got 1"):
+        dequantise(torch.tensor([0]), levels=1)
+    with pytest.raises(ValueError, match=r"levels must be fewer to be told apart in torch.float32"):
+        dequantise(torch.tensor([0]), levels=2**20, dtype=torch.float32)
+    with pytest.raises(ValueError, match=r"alpha must lie between 0 and 0.25, got 0.5"):
+        pixel_box(0.5)
+    with pytest.raises(ValueError, match=r"alpha must lie between 0 and 0.25, got -0.1"):
+        pixel_box(-0.1)
+    with pytest.raises(TypeError, match="alpha must be a number, got str"):
+        pixel_box("small")
+    with pytest.raises(ValueError, match="features must be at least 1, got 0"):
+        bits_per_dimension(torch.tensor(0.0), 0)

@@ -1,0 +1,169 @@
+"""The distribution that a flow makes, its base, and flows that are made of flows."""
+
+import math
+
+import pytest
+import torch
+from draws import rand, seeded
+from families import spread
+from torch.distributions import MultivariateNormal, Normal, constraints
+
+from nfbook.flows import (
+    CNF,
+    NICE,
+    ActNormFlow,
+    AffineFlow,
+    Chain,
+    Fixed,
+    FlowDistribution,
+    NeuralSplineAutoregressive,
+    NeuralSplineCoupling,
+    PlanarFlow,
+    RealNVP,
+    StandardNormal,
+    Transformed,
+)
+from nfbook.transforms import Affine, Box, Compose, DataUnits, Permutation, Spline
+
+
+def test_base_is_torchs_normal():
+    ours = StandardNormal(3, (4,), like=torch.empty((), dtype=torch.float64))
+    torchs = MultivariateNormal(torch.zeros(4, 3).double(), torch.eye(3).double())
+    z = rand(5, 4, 3)
+    torch.testing.assert_close(ours.log_prob(z), torchs.log_prob(z))
+    torch.testing.assert_close(ours.entropy(), torchs.entropy())
+    assert torch.equal(ours.mean, torchs.mean)
+    assert torch.equal(ours.variance, torchs.variance)
+    assert repr(ours) == "StandardNormal(3, (4,))"
+
+
+def test_a_base_of_ones_own():
+    t = Affine(torch.ones(2), torch.zeros(2))
+    base = MultivariateNormal(torch.zeros(2), torch.eye(2))
+    q = FlowDistribution(base, t)
+    torch.testing.assert_close(q.log_prob(torch.ones(2)), base.log_prob(torch.zeros(2)))
+    assert q.sample((5,)).shape == (5, 2)
+    with pytest.raises(TypeError, match="base must be a StandardNormal to use a generator"):
+        q.sample(generator=seeded())
+    with pytest.raises(ValueError, match=r"base must have event shape \(D,\), got \(\)"):
+        FlowDistribution(Normal(0.0, 1.0), t)
+
+
+@pytest.mark.parametrize("shape", [(), (2, 1), (5,)])
+def test_what_is_no_expansion_is_refused(shape):
+    q = AffineFlow(2, context=1)(torch.zeros(3, 1))
+    with pytest.raises(ValueError, match=r"batch_shape must be .* from \(3,\)"):
+        q.expand(shape)
+    assert q.expand((4, 3)).sample().shape == (4, 3, 2)
+
+
+def test_domains_and_codomains():
+    t = Compose([Affine(torch.zeros(1), torch.zeros(1)), Box(0.0, 1.0)])
+    assert not t.inv.domain.check(torch.tensor([2.0]))
+    assert not Compose([Box(0.0, 1.0).inv, t]).domain.check(torch.tensor([2.0]))
+    assert t.domain is t.inv.codomain is constraints.real_vector
+
+
+def test_flows_say_their_sizes():
+    assert "features=2, context=3" in repr(RealNVP(2, 3))
+    assert "inputs=1, context=3, units=64" in repr(RealNVP(2, 3))
+
+
+# ---- options reach what they are for ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", [NeuralSplineCoupling, NeuralSplineAutoregressive])
+def test_a_spline_flow_has_the_options_that_it_was_given(family):
+    flow = family(2, length=1, bins=5, bound=2.0, slope=0.1)
+    assert flow.univariate == Spline(5, 2.0, 0.1)
+
+
+def test_realnvp_has_its_bound():
+    flow = spread(RealNVP(2, length=1, bound=1.5, generator=seeded()).double(), 100.0)
+    for t in (flow.transform(), flow.transform().layers):
+        assert 1.3 < t.call_and_ladj(10 * rand(500, 2))[1].abs().max() < 1.5
+
+
+def test_nice_and_cnf_have_their_options():
+    assert NICE(2, 3, hidden_features=(5,)).scaling.network.bias.shape == (5,)
+    assert CNF(2, method="dopri8").transform().transforms[0].method == "dopri8"
+
+
+# ---- bad input ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", [PlanarFlow, RealNVP, NeuralSplineCoupling, CNF])
+def test_a_context_that_is_missing_is_missed(family):
+    with pytest.raises(TypeError, match=r"context must be a tensor \(\*, 3\), got None"):
+        family(2, context=3).transform()(torch.zeros(2))
+    with pytest.raises(TypeError, match="context must be None for what was made without one"):
+        family(2).transform(torch.zeros(3))(torch.zeros(2))
+
+
+@pytest.mark.parametrize("family", [PlanarFlow, RealNVP, NeuralSplineAutoregressive])
+@pytest.mark.parametrize("widths", [64, "64", None])
+def test_widths_come_as_a_list(family, widths):
+    with pytest.raises(TypeError, match="hidden_features must be a list or tuple of ints, got"):
+        family(2, hidden_features=widths)
+
+
+def test_masks_and_vectors_of_the_wrong_kind():
+    for mask in (3, None, torch.tensor([True, False])):
+        with pytest.raises(TypeError, match="mask must be a str, or a list or tuple of tensors"):
+            RealNVP(2, mask=mask)
+    for flow in (RealNVP(2), NeuralSplineCoupling(2), Chain(Fixed(2, Permutation.reversal(2)))):
+        with pytest.raises(ValueError, match=r"z must have shape \(\*, 2\), got \(5, 3\)"):
+            flow.transform()(torch.zeros(5, 3))
+    for bound in (0.0, -3.0):
+        with pytest.raises(ValueError, match=f"bound must be positive, got {bound}"):
+            RealNVP(2, bound=bound)
+    with pytest.raises(ValueError, match="bound must be finite, got nan"):
+        RealNVP(2, bound=math.nan)
+
+
+def test_a_conditioner_with_other_outputs_is_refused():
+    class Network(torch.nn.Linear):
+        def forward(self, kept, context=None):
+            return super().forward(kept)
+
+    flow = RealNVP(4, conditioner=lambda kept, outputs, context: Network(kept, outputs + 1))
+    with pytest.raises(ValueError, match=r"conditioner must return shape \(\*, 4\), got \(3, 5\)"):
+        flow().log_prob(torch.zeros(3, 4))
+
+
+@pytest.mark.parametrize("family", [RealNVP, NeuralSplineCoupling, CNF])
+def test_a_transform_with_networks_cannot_be_fixed(family):
+    """Their weights would not be stored."""
+    with pytest.raises(
+        TypeError, match="transform must consist of tensors, numbers and transforms"
+    ):
+        Fixed(2, family(2).transform())
+
+
+def test_a_fixed_transform_fits_its_flow():
+    for wrong in (Permutation.reversal(3), Box(torch.zeros(3), 1.0)):
+        with pytest.raises(ValueError, match="transform must be one of vectors of size 2"):
+            Fixed(2, wrong)
+    with pytest.raises(ValueError, match="transform must have all vectors as its domain"):
+        Transformed(PlanarFlow(2), Box(0.0, 1.0).inv)
+    double = DataUnits(torch.zeros(2).double(), torch.zeros(2).double())
+    assert Fixed(2, Compose([double.inv, double]))().sample().shape == (2,)
+
+
+def test_what_is_measured_on_data_has_no_gradient():
+    x, p = rand(20, 2).requires_grad_(), torch.zeros(2, requires_grad=True)
+    assert not DataUnits.from_data(x).shift.requires_grad
+    assert not any(b.requires_grad for b in Fixed(2, Affine(p)).buffers())
+    chain = Chain(ActNormFlow(2), AffineFlow(2)).double()
+    chain.start_from(x)
+    assert not any(b.requires_grad for b in chain.buffers())
+
+
+def test_a_chain_in_a_chain_gets_the_context():
+    chain = Chain(AffineFlow(2), Chain(ActNormFlow(2), AffineFlow(2, 3))).double()
+    chain.start_from(rand(20, 2), rand(20, 3))
+    assert chain.flows[1].flows[0].started
+    with pytest.raises(TypeError, match=r"x must be a torch\.Tensor"):
+        chain.start_from([[1.0, 2.0]])
+    with pytest.raises(ValueError, match=r"x must have shape \(n, 2\), got \(5, 3\)"):
+        chain.start_from(rand(5, 3), rand(5, 3))
