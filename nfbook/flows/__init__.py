@@ -12,9 +12,9 @@ Example:
     >>> angle = 2 * torch.pi * torch.rand(500, generator=generator)
     >>> x = torch.stack([angle.cos(), angle.sin()], -1)
     >>> x = x + 0.1 * torch.randn(x.shape, generator=generator)
-    >>> flow = RealNVP(2, length=6, generator=generator)
-    >>> optimiser = torch.optim.Adam(flow.parameters(), lr=1e-2)
-    >>> for _ in range(150):
+    >>> flow = RealNVP(2, length=8, generator=generator)
+    >>> optimiser = torch.optim.Adam(flow.parameters(), lr=5e-3)
+    >>> for _ in range(300):
     ...     loss = -flow().log_prob(x).mean()
     ...     optimiser.zero_grad()
     ...     loss.backward()
