@@ -13,7 +13,7 @@ depend on how many observations there were.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -22,10 +22,7 @@ from nfbook.data.batches import Batches
 from nfbook.fitting import Fit, History, check_stopping
 from nfbook.progress import progress_bar
 
-if TYPE_CHECKING:
-    pass
-
-__all__ = ["Statistics", "climb"]
+__all__ = ["EMModel", "Statistics", "run_em"]
 
 
 class Statistics(Protocol):
@@ -42,7 +39,7 @@ class Statistics(Protocol):
 S = TypeVar("S", bound=Statistics)
 
 
-class Climbable(Protocol[S]):
+class EMModel(Protocol[S]):
     """A model that EM can fit."""
 
     def e_step(self, x: Tensor) -> S:
@@ -55,10 +52,10 @@ class Climbable(Protocol[S]):
         """Return the bound of this model for the q behind the statistics."""
 
 
-C = TypeVar("C", bound=Climbable)  # type: ignore[type-arg]
+C = TypeVar("C", bound=EMModel)  # type: ignore[type-arg]
 
 
-def climb(
+def run_em(
     model: C,
     batches: Batches,
     *,
@@ -92,7 +89,7 @@ def climb(
         >>> x = torch.tensor([[-2.0], [-1.0], [1.0], [2.0]], dtype=torch.float64)
         >>> half, one = torch.full((2,), 0.5).double(), torch.ones(2, 1, 1).double()
         >>> start = GaussianMixture(half, x[1:3], one)
-        >>> fit = climb(start, Batches(x), tolerance=1e-9, max_iterations=100)
+        >>> fit = run_em(start, Batches(x), tolerance=1e-9, max_iterations=100)
         >>> bool((fit.history.half_steps.diff() > -1e-12).all())
         True
     """
@@ -122,7 +119,7 @@ def climb(
     return Fit(model, history)
 
 
-def _expected_statistics(model: Climbable[S], batches: Batches) -> S:
+def _expected_statistics(model: EMModel[S], batches: Batches) -> S:
     total = None
     for x in batches:
         part = model.e_step(x)

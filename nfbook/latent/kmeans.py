@@ -21,7 +21,7 @@ from nfbook._checks import (
 )
 from nfbook.data.batches import Batches, check_range, moments, subsample
 from nfbook.fitting import Fit, best, check_start_dtype, check_stopping
-from nfbook.latent.em import climb
+from nfbook.latent.em import run_em
 from nfbook.latent.mixture import GaussianMixture, MixtureStatistics
 from nfbook.latent.seeding import k_means_plus_plus
 
@@ -385,7 +385,7 @@ class KMeans(GaussianMixture):
             starts = [start.to(torch.float64)]
         lowest = floor * variance.expand(batches.dim)
         fits = [
-            climb(
+            run_em(
                 cls(means, variance),
                 batches,
                 tolerance=0.0,

@@ -24,7 +24,7 @@ from nfbook._checks import (
 from nfbook.data.batches import Batches, Moments, check_range, moments, subsample
 from nfbook.fitting import Fit, best, check_start_dtype, check_stopping
 from nfbook.latent.covariance import structure_called
-from nfbook.latent.em import climb
+from nfbook.latent.em import run_em
 from nfbook.latent.model import LatentVariableModel
 from nfbook.latent.seeding import k_means_plus_plus
 
@@ -527,7 +527,7 @@ class GaussianMixture(LatentVariableModel):
             exact = _Components(start, torch.float64)
             starts = [(exact.log_weights.softmax(0), exact.means, exact.covariances.values)]
         fits = [
-            climb(
+            run_em(
                 _mixture(*parameters, structure, floor=lowest),
                 batches,
                 tolerance=tolerance,

@@ -15,7 +15,7 @@ from scipy import stats
 from nfbook.data import batches as batches_module
 from nfbook.data.batches import Batches, moments, subsample
 from nfbook.fitting import Fit, History, best, check_stopping
-from nfbook.latent.em import climb
+from nfbook.latent.em import run_em
 from nfbook.latent.seeding import k_means_plus_plus
 from nfbook.progress import progress_bar
 
@@ -62,7 +62,7 @@ ZEROS = Batches([torch.zeros(3, 1), torch.zeros(1, 1)])
 
 
 def test_history_holds_the_bound_after_every_half_step():
-    model, history = climb(Toy(8.0), ZEROS, tolerance=0.0, max_iterations=3)
+    model, history = run_em(Toy(8.0), ZEROS, tolerance=0.0, max_iterations=3)
     assert model == Toy(1.0)
     assert history.after_e_step.tolist() == [-4 * 8.0**2, -4 * 4.0**2, -4 * 2.0**2, -4 * 1.0]
     assert history.after_m_step.tolist() == [-8 * 4.0**2, -8 * 2.0**2, -8 * 1.0]
@@ -72,33 +72,33 @@ def test_history_holds_the_bound_after_every_half_step():
 
 
 @pytest.mark.parametrize("copies", [1, 10])
-def test_climb_stops_when_an_iteration_gains_the_tolerance_per_observation(copies):
+def test_run_em_stops_when_an_iteration_gains_the_tolerance_per_observation(copies):
     batches = Batches([torch.zeros(4, 1)] * copies)
     # Iteration i gains 3 / 4^i per observation.
     for tolerance, iterations in [(3 / 4**5, 5), (math.nextafter(3 / 4**5, 0), 6)]:
-        history = climb(Toy(1.0), batches, tolerance=tolerance, max_iterations=99).history
+        history = run_em(Toy(1.0), batches, tolerance=tolerance, max_iterations=99).history
         assert (history.iterations, history.converged) == (iterations, True)
-    history = climb(Toy(1.0), batches, tolerance=3 / 4**5, max_iterations=5).history
+    history = run_em(Toy(1.0), batches, tolerance=3 / 4**5, max_iterations=5).history
     assert (history.iterations, history.converged) == (5, True)
-    history = climb(Toy(1.0), batches, tolerance=3 / 4**5, max_iterations=4).history
+    history = run_em(Toy(1.0), batches, tolerance=3 / 4**5, max_iterations=4).history
     assert (history.iterations, history.converged) == (4, False)
 
 
-def test_climb_from_the_top_stays_there():
-    model, history = climb(Toy(0.0), ZEROS, tolerance=0.0, max_iterations=9)
+def test_run_em_from_the_top_stays_there():
+    model, history = run_em(Toy(0.0), ZEROS, tolerance=0.0, max_iterations=9)
     assert (model, history.iterations, history.converged) == (Toy(0.0), 1, True)
 
 
-def test_climb_stops_when_the_bound_falls():
-    model, history = climb(
+def test_run_em_stops_when_the_bound_falls():
+    model, history = run_em(
         Toy(1.0), ZEROS, tolerance=0.0, max_iterations=9, m_step=lambda model, _: Toy(model.t + 1)
     )
     assert (model, history.iterations, history.converged) == (Toy(2.0), 1, True)
 
 
-def test_climb_runs_through_all_batches_in_each_iteration():
+def test_run_em_runs_through_all_batches_in_each_iteration():
     batches = Batches([torch.ones(1, 1), 7 * torch.ones(3, 1)])
-    model = climb(Toy(0.0), batches, tolerance=0.0, max_iterations=99).model
+    model = run_em(Toy(0.0), batches, tolerance=0.0, max_iterations=99).model
     assert model.t == pytest.approx(5.5)
 
 
@@ -109,7 +109,7 @@ def test_another_m_step_takes_the_models_place():
         seen.append((model, statistics))
         return Toy(0.0)
 
-    history = climb(
+    history = run_em(
         Toy(1.0), ZEROS, tolerance=1e-9, max_iterations=9, m_step=straight_to_the_top
     ).history
     assert history.half_steps.tolist() == [-4, -4, 0, 0, 0]
@@ -130,12 +130,12 @@ def test_bad_stopping_rules_are_refused(tolerance, max_iterations, error, messag
     with pytest.raises(error, match=message):
         check_stopping(tolerance, max_iterations)
     with pytest.raises(error, match=message):
-        climb(Toy(1.0), ZEROS, tolerance=tolerance, max_iterations=max_iterations)
+        run_em(Toy(1.0), ZEROS, tolerance=tolerance, max_iterations=max_iterations)
 
 
 def test_best_keeps_the_highest_end_and_the_ends_of_all():
     fits = [
-        climb(Toy(start), ZEROS, tolerance=0.0, max_iterations=2) for start in (8.0, -4.0, 16.0)
+        run_em(Toy(start), ZEROS, tolerance=0.0, max_iterations=2) for start in (8.0, -4.0, 16.0)
     ]
     model, history = best(fits)
     assert model == Toy(-1.0)
@@ -215,13 +215,13 @@ def test_a_climb_shows_its_bar_and_the_bound(clock, monkeypatch):
         clock[0] += 1.5
         return model.m_step(statistics)
 
-    climb(Toy(1.0), ZEROS, tolerance=0.0, max_iterations=5, m_step=slowly, what="my climb")
+    run_em(Toy(1.0), ZEROS, tolerance=0.0, max_iterations=5, m_step=slowly, what="my climb")
     assert "my climb" in screen.getvalue()
     # After the third of five M-steps: -4 (1/8 - 1/4)^2 - 4 (1/8)^2.
     assert "3/5" in screen.getvalue()
     assert "bound -0.125" in screen.getvalue()
     shown = screen.getvalue()
-    climb(Toy(1.0), ZEROS, tolerance=0.0, max_iterations=5, m_step=slowly, progress=False)
+    run_em(Toy(1.0), ZEROS, tolerance=0.0, max_iterations=5, m_step=slowly, progress=False)
     assert screen.getvalue() == shown
 
 
