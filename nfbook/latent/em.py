@@ -29,8 +29,8 @@ class Statistics(Protocol):
     """What an E-step returns: sums over observations, so that batches can be added."""
 
     @property
-    def count(self) -> int:
-        """The number of observations n."""
+    def count(self) -> float:
+        """The number of observations n, or the sum of their weights."""
 
     def __add__(self, other: Self, /) -> Self:
         """Return the statistics of both batches together."""
@@ -61,6 +61,7 @@ def run_em(
     *,
     tolerance: float,
     max_iterations: int,
+    e_step: Callable[..., Any] | None = None,
     m_step: Callable[[C, Any], C] | None = None,
     progress: bool = True,
     what: str = "EM",
@@ -72,6 +73,8 @@ def run_em(
         batches: The data.
         tolerance: Stop when an iteration gains no more than this, in nats per observation.
         max_iterations: The largest number of M-steps.
+        e_step: Takes model and observations, and ``weights=`` where they have weights, in place of
+            the model's own ``e_step``, where that one needs more arguments.
         m_step: Takes model and statistics in place of the model's own ``m_step``, where that one
             needs more arguments.
         progress: Whether a run of more than two seconds shows how far it is.
@@ -99,7 +102,7 @@ def run_em(
     converged = False
     with progress_bar(max_iterations, what, show=progress) as bar:
         while True:
-            statistics = _expected_statistics(model, batches)
+            statistics = _expected_statistics(model, batches, e_step)
             after_e_step.append(float(model.bound(statistics)))
             converged = (
                 len(after_e_step) > 1
@@ -119,10 +122,14 @@ def run_em(
     return Fit(model, history)
 
 
-def _expected_statistics(model: EMModel[S], batches: Batches) -> S:
-    total = None
-    for x in batches:
-        part = model.e_step(x)
+def _expected_statistics(
+    model: EMModel[S], batches: Batches, e_step: Callable[..., Any] | None
+) -> S:
+    total: Any = None
+    for x, weights in batches.weighted():
+        options = {} if weights is None else {"weights": weights}
+        part = model.e_step(x, **options) if e_step is None else e_step(model, x, **options)
         total = part if total is None else total + part
     assert total is not None, "Batches is never empty"
-    return total
+    checked: S = total
+    return checked

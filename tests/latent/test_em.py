@@ -422,7 +422,8 @@ def test_equal_observations_have_no_variance_at_all(copies):
 def test_every_subset_is_equally_likely_however_the_data_are_cut(cuts):
     batches, g = Batches(list(torch.arange(6.0).reshape(6, 1).split(cuts))), seeded(sum(cuts[:1]))
     subsets = list(itertools.combinations(range(6), 2))
-    drawn = [tuple(sorted(subsample(batches, 2, g).flatten().int().tolist())) for _ in range(3000)]
+    draws = (subsample(batches, 2, generator=g)[0].flatten().int() for _ in range(3000))
+    drawn = [tuple(sorted(draw.tolist())) for draw in draws]
     counts = [drawn.count(subset) for subset in subsets]
     # True subsamples are rejected with probability 1e-6.
     assert stats.chisquare(counts).pvalue > 1e-6
@@ -432,14 +433,18 @@ def test_subsample_of_few_observations_is_all_of_them():
     x = rand(5, 2)
     for size in (5, 9):
         for source in (x, [x[:2], x[2:]]):
-            kept = subsample(Batches(source), size, seeded())
+            kept, weights = subsample(Batches(source), size, generator=seeded())
+            assert weights is None
             assert torch.equal(kept.sort(0).values, x.sort(0).values)
-    assert subsample(Batches(x.float()), 3, seeded()).dtype == torch.float32
+    assert subsample(Batches(x.float()), 3)[0].dtype == torch.float32
 
 
 def test_subsample_keeps_rows_together_and_none_twice():
     x = torch.arange(100.0).reshape(100, 1).expand(100, 3)
-    kept = subsample(Batches(list(x.split(9))), 40, seeded())
+    weights = [part[:, 0] + 1 for part in x.split(9)]
+    batches = Batches(list(x.split(9)), weights=weights)
+    kept, kept_weights = subsample(batches, 40, generator=seeded())
+    assert (kept_weights == kept[:, 0] + 1).all()
     assert kept.shape == (40, 3)
     assert (kept == kept[:, :1]).all()
     assert len(kept.unique(dim=0)) == 40
@@ -447,9 +452,9 @@ def test_subsample_keeps_rows_together_and_none_twice():
 
 def test_subsample_refuses_bad_arguments():
     with pytest.raises(ValueError, match="size must be at least 1, got 0"):
-        subsample(Batches(rand(3, 1)), 0, seeded())
+        subsample(Batches(rand(3, 1)), 0, generator=seeded())
     with pytest.raises(TypeError, match=r"generator must be a torch\.Generator"):
-        subsample(Batches(rand(3, 1)), 2, None)
+        subsample(Batches(rand(3, 1)), 2, generator=0)
 
 
 # Starts --------------------------------------------------------------------------------------
@@ -467,7 +472,7 @@ def test_centres_are_drawn_with_probabilities_proportional_to_squared_distances(
     assert sum(expected.values()) == pytest.approx(1)
     g, counts = seeded(), dict.fromkeys(expected, 0)
     for _ in range(5000):
-        centres = k_means_plus_plus(x, 3, g)
+        centres = k_means_plus_plus(x, 3, generator=g)
         counts[tuple((centres.unsqueeze(1) == x).all(2).int().argmax(1).tolist())] += 1
     # True draws are rejected with probability 1e-6.
     chances = np.array(list(expected.values()))
@@ -479,7 +484,7 @@ def test_centres_are_drawn_with_probabilities_proportional_to_squared_distances(
 def test_centres_are_distinct_observations_at_any_scale(dtype, scale):
     x = (scale * rand(20, 3).repeat(4, 1)).to(dtype)
     for seed in range(5):
-        centres = k_means_plus_plus(x, 20, seeded(seed))
+        centres = k_means_plus_plus(x, 20, generator=seeded(seed))
         assert centres.dtype == dtype
         assert torch.equal(centres.unique(dim=0), x.unique(dim=0))
 
@@ -489,14 +494,14 @@ def test_no_centre_is_drawn_twice_at_the_ends_of_the_random_numbers(extreme, mon
     x = number([[1.0], [1.0], [2.0], [3.0], [3.0]])
     monkeypatch.setattr(torch, "rand", lambda *_, **options: number(extreme))
     for seed in range(10):
-        assert len(k_means_plus_plus(x, 3, seeded(seed)).unique()) == 3
+        assert len(k_means_plus_plus(x, 3, generator=seeded(seed)).unique()) == 3
 
 
 def test_too_few_distinct_observations_have_no_start():
     x = torch.tensor([[0.0, 1.0]] * 3 + [[2.0, 1.0]] * 3)
-    assert len(k_means_plus_plus(x, 2, seeded())) == 2
+    assert len(k_means_plus_plus(x, 2, generator=seeded())) == 2
     with pytest.raises(ValueError, match="x must hold at least 3 distinct observations, got 2"):
-        k_means_plus_plus(x, 3, seeded())
+        k_means_plus_plus(x, 3, generator=seeded())
 
 
 @pytest.mark.parametrize(

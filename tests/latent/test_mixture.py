@@ -122,7 +122,7 @@ def test_every_structure_is_a_mixture_with_its_matrices(structure, count, dim):
 @each_structure
 def test_samples_of_every_structure_follow_it(structure):
     model, n = some_mixture(structure), 6000
-    x, z = model.sample(n, seeded())
+    x, z = model.sample(n, generator=seeded())
     for k, matrix in enumerate(matrices_of(model)):
         white = torch.linalg.solve(torch.linalg.cholesky(matrix), (x[z == k] - model.means[k]).mT)
         # True samples are rejected with probability 1e-6.
@@ -554,11 +554,6 @@ def test_fit_agrees_with_scikit_learn_step_by_step(structure, iterations):
     assert float(history.after_e_step[-1]) == pytest.approx(float(ours.log_prob(x).sum()))
 
 
-def bic(model, x):
-    log_likelihood = float(model.log_prob(x).sum())
-    return model.num_parameters * math.log(len(x)) - 2 * log_likelihood
-
-
 def test_old_faithful_ends_at_the_published_numbers():
     x = old_faithful()
     one = GaussianMixture.fit(x, 1, generator=seeded()).model
@@ -568,7 +563,7 @@ def test_old_faithful_ends_at_the_published_numbers():
     assert float(history.after_e_step[-1]) == pytest.approx(-1130.2640, abs=6e-5)
     assert float(two.log_prob(x).sum()) == pytest.approx(-1130.2640, abs=6e-5)
     assert two.num_parameters == 11
-    assert bic(two, x) == pytest.approx(2322.192, abs=6e-4)
+    assert float(two.bic(x)) == pytest.approx(2322.192, abs=6e-4)
 
 
 def test_old_faithful_with_a_tied_covariance_ends_a_little_above_the_published_number():
@@ -849,22 +844,17 @@ def test_far_and_single_precision_data_end_where_the_others_do():
 @pytest.mark.parametrize(
     ("x", "count", "message"),
     [
-        (FAITHFUL[:1], 1, "x must hold at least 2 observations, got 1"),
+        (FAITHFUL[:1], 1, "x must vary in some column, .* got n = 1, all at or near"),
         (FAITHFUL[:3], 4, "x must hold at least 4 distinct observations, got 3"),
         (FAITHFUL[:3].repeat(9, 1), 4, "x must hold at least 4 distinct observations, got 3"),
-        (
-            torch.cat([FAITHFUL, torch.full((272, 1), 0.1).double()], 1),
-            2,
-            "x must vary in every column, .* standard deviation .* about the mean 0.1 in column 2",
-        ),
-        (FAITHFUL[:1].repeat(9, 1), 1, "x must vary in every column.* in column 0"),
-        (1e200 * FAITHFUL, 2, "x must vary in every column, .* with a finite variance"),
+        (FAITHFUL[:1].repeat(9, 1), 1, r"x must vary in some column, .* near \(3.6, 79\)"),
+        (1e200 * FAITHFUL, 2, "x must have a finite variance in every column"),
         (
             torch.tensor([[0.0], [1e160], [-1e160]], dtype=torch.float64),
             2,
-            "x must vary in every column, .* with a finite variance, .* deviation inf about",
+            "x must have a finite variance in every column, .* deviation inf about",
         ),
-        (1e-200 * FAITHFUL, 2, "x must vary in every column, .* standard deviation 0 about"),
+        (1e-200 * FAITHFUL, 2, "x must vary in some column, .* a variance that does not vanish"),
     ],
 )
 def test_data_without_an_answer_are_refused(x, count, message):
@@ -975,7 +965,7 @@ def test_dtype_is_kept(structure, dtype):
     assert new.means.dtype == new.weights.dtype == new.covariances.dtype == dtype
     assert_same(new, model.m_step(statistics), rtol=1e-6)
     assert model.elbo(x.to(dtype), model.posterior(x.to(dtype))).dtype == dtype
-    assert model.sample(3, seeded())[0].dtype == dtype
+    assert model.sample(3, generator=seeded())[0].dtype == dtype
     fitted = GaussianMixture.fit(x.to(dtype), 3, structure=structure, start=model)
     assert fitted.model.covariances.dtype == dtype
     reference = GaussianMixture.fit(x, 3, structure=structure, start=exact)
@@ -1057,7 +1047,8 @@ def test_parameters_have_one_dtype(structure):
         ({"tolerance": "a"}, TypeError, "tolerance must be a number, got str"),
         ({"max_iterations": 0}, ValueError, "max_iterations must be at least 1, got 0"),
         ({"max_iterations": 1e3}, TypeError, "max_iterations must be an int, got float"),
-        ({"generator": None}, TypeError, r"generator must be a torch\.Generator, got NoneType"),
+        ({"missing": 1}, TypeError, "missing must be True or False, got int"),
+        ({"weights": 1}, TypeError, "weights must be a torch.Tensor, got int"),
         ({"generator": 0}, TypeError, r"generator must be a torch\.Generator, got int"),
         ({"progress": "yes"}, TypeError, "progress must be True or False, got str"),
         ({"start": 1}, TypeError, "start must be a GaussianMixture, got int"),
@@ -1114,7 +1105,7 @@ def test_m_step_from_a_distant_start_returns_symmetric_matrices(floor):
         weights = (0.5 * rand(2, 3, seed=seed + 1000)).softmax(1)
         means = 2 * rand(2, 3, 2, seed=seed + 2000)
         truth, start = (GaussianMixture(*v) for v in zip(weights, means, matrices, strict=True))
-        x = truth.sample(60, seeded(seed))[0]
+        x = truth.sample(60, generator=seeded(seed))[0]
         fitted = start.m_step(start.e_step(x), floor=floor)
         assert torch.equal(fitted.covariances, fitted.covariances.mT)
 
