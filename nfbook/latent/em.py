@@ -1,4 +1,4 @@
-r"""The EM algorithm: climb a bound on the log-likelihood, one block of coordinates at a time.
+r"""The EM algorithm: raise a bound on the log-likelihood, one block of coordinates at a time.
 
 For any distribution q over the latent variables the bound
 :math:`\mathcal{L}(q, \theta) = \mathbb{E}_q \log p(\mathbf{X}, \mathbf{Z} \mid \theta) +
@@ -115,8 +115,8 @@ def run_em(
             bar.set_postfix_str(f"bound {after_m_step[-1]:.6g}", refresh=False)
             bar.update()
     history = History(
-        torch.tensor(after_e_step, dtype=torch.float64),
-        torch.tensor(after_m_step, dtype=torch.float64),
+        torch.tensor(after_e_step, dtype=torch.float64, device="cpu"),
+        torch.tensor(after_m_step, dtype=torch.float64, device="cpu"),
         converged,
     )
     return Fit(model, history)

@@ -479,6 +479,36 @@ def test_centres_are_drawn_with_probabilities_proportional_to_squared_distances(
     assert stats.chisquare(list(counts.values()), 5000 * chances).pvalue > 1e-6
 
 
+def test_a_weight_multiplies_the_chance_of_a_centre():
+    x, weights, g = number([[0.0], [1.0], [3.0], [9.0]]), number([1.0, 2.0, 3.0, 0.0]), seeded()
+    pairs = [k_means_plus_plus(x, 2, weights=weights, generator=g).flatten() for _ in range(3000)]
+    counts = [sum(int(pair[0]) == first for pair in pairs) for first in (0, 1, 3)]
+    assert stats.chisquare(counts, [500, 1000, 1500]).pvalue > 1e-6
+    after = [int(pair[1]) for pair in pairs if int(pair[0]) == 0]  # 2 times 1 against 3 times 9
+    expected = [len(after) * 2 / 29, len(after) * 27 / 29]
+    assert stats.chisquare([after.count(1), after.count(3)], expected).pvalue > 1e-6
+
+
+def test_moments_with_weights_and_missing_entries_are_those_of_what_is_there():
+    x, weights = rand(20, 3) + 1e6, torch.arange(20).remainder(3).double()
+    repeated = x.repeat_interleave(weights.long(), dim=0)
+    for cut in (20, 7):
+        batches = Batches(list(x.split(cut)), weights=list(weights.split(cut)))
+        found, expected = moments(batches), moments(Batches(repeated))
+        assert (found.count, expected.count) == (len(repeated), len(repeated))
+        assert torch.allclose(found.mean, expected.mean, rtol=1e-14)
+        assert torch.allclose(found.covariance, expected.covariance, rtol=1e-9)
+        holey = torch.where(torch.rand(20, 3, generator=seeded()) < 0.5, torch.nan, x)
+        holey[:cut, 1] = torch.nan if cut < 20 else holey[:cut, 1]
+        holey[19] = x[19]
+        found = moments(Batches(list(holey.split(cut)), missing=True), diagonal=True)
+        for j, column in enumerate(holey.mT):
+            there = column[~column.isnan()]
+            assert float(found.mean[j]) == pytest.approx(float(there.mean()), rel=1e-14)
+            variance = float(there.var(correction=0))
+            assert float(found.covariance[j]) == pytest.approx(variance, rel=1e-8)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, F64])
 @pytest.mark.parametrize("scale", [1e-8, 1.0, 1e8])
 def test_centres_are_distinct_observations_at_any_scale(dtype, scale):

@@ -747,3 +747,58 @@ def test_m_step_wants_its_own_statistics_and_some_variance():
     with pytest.raises(ValueError, match="floor must be given where every observation lies at its"):
         model.m_step(model.e_step(x))
     assert model.m_step(model.e_step(x), number([0.1, 0.3])).variance.item() == pytest.approx(0.2)
+
+
+# Weights of observations ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("few", [0, 1000])
+@pytest.mark.parametrize("rows", [7, 1000])
+def test_a_weight_of_two_is_the_observation_twice(few, rows, monkeypatch):
+    monkeypatch.setattr("nfbook.latent.kmeans.FEW", few)
+    monkeypatch.setattr("nfbook.latent.kmeans.ROWS", rows)
+    x, weights = blobs(60, 2, 4), torch.arange(60).remainder(4).double()
+    repeated = x.repeat_interleave(weights.long(), dim=0)
+    start = at(x[1:5])
+    one, other = start.e_step(x, weights=weights), start.e_step(repeated)
+    assert one.count == other.count
+    for name in ("sizes", "shifts", "scatter"):
+        assert torch.allclose(getattr(one, name), getattr(other, name), rtol=1e-10, atol=1e-10)
+    fit = KMeans.fit(repeated, 4, start=start)
+    for data, given in ((x, weights), (list(x.split(25)), list(weights.split(25)))):
+        same = KMeans.fit(data, 4, weights=given, start=start)
+        assert torch.allclose(same.model.means, fit.model.means)
+        assert torch.allclose(same.model.variance, fit.model.variance)
+        ends = [float(one.history.after_e_step[-1]) for one in (same, fit)]
+        assert ends[0] == pytest.approx(ends[1], rel=1e-10)
+
+
+def test_no_cluster_goes_to_an_observation_of_weight_zero():
+    x = torch.cat([blobs(50, 2, 3), number([[1e6, 1e6]])])
+    weights = torch.ones_like(x[:, 0])
+    weights[-1] = 0.0
+    for start in (None, at(torch.cat([x[:2], number([[-1e5, 1e5]])]))):
+        for seed in range(3):
+            fit = KMeans.fit(x, 3, weights=weights, start=start, generator=seeded(seed))
+            assert fit.model.means.abs().max() < 100
+    empty = at(number([[0.0, 0.0], [-1e5, 1e5]]))
+    assert empty.e_step(x, weights=weights).farthest.abs().max() < 100
+
+
+def test_all_tensors_are_made_where_the_data_are():
+    x = blobs(50, 2, 3).float() + 1e3
+    with torch.device("meta"):
+        model, history = KMeans.fit(x, 3, weights=torch.ones_like(x[:, 0]), generator=seeded())
+        drawn, z = model.sample(3)
+        assigned = KMeans(x[:3], 1.0).assign(x)
+    for tensor in (model.means, model.variance, history.half_steps, drawn, z, assigned):
+        assert tensor.device.type == "cpu"
+    assert model.distortion(x) > 0
+
+
+def test_a_fit_starts_at_its_start():
+    x = blobs(50, 2, 3)
+    start = KMeans(x[:3], number(0.7))
+    history = KMeans.fit(x, 3, start=start, max_iterations=1).history
+    first = start.bound(start.e_step(x))
+    assert float(history.after_e_step[0]) == pytest.approx(float(first), rel=1e-12)
