@@ -45,8 +45,8 @@ class Batches:
         missing: Whether entries may be missing.
 
     Raises:
-        TypeError: x is no tensor and no iterable, or can be run through only once, or a batch is
-            no floating-point tensor, of half precision or of another dtype. The weights are not
+        TypeError: x is neither a tensor nor an iterable, or can be run through only once, or a batch is
+            not a floating-point tensor, of half precision or of another dtype. The weights are not
             of the kind of x.
         ValueError: There are no batches, a batch has another D, an element is NaN or infinite, or
             a later pass does not have as many observations as the first. A weight is negative,
@@ -180,7 +180,7 @@ def check_weights(weights: object, x: Tensor) -> Tensor:
     """Return weights that were checked to fit the observations x, `(n, D)`.
 
     Raises:
-        TypeError: They are no tensor of the dtype of x.
+        TypeError: They are not a tensor of the dtype of x.
         ValueError: They have another shape than `(n,)`, or one is negative, NaN or infinite.
 
     Example:

@@ -103,7 +103,7 @@ class KMeans(GaussianMixture):
         variance: The variance :math:`\sigma^2`, positive, in squared units of the data.
 
     Raises:
-        TypeError: A parameter is no floating-point tensor, has half precision, or the dtypes
+        TypeError: A parameter is not a floating-point tensor, has half precision, or the dtypes
             differ.
         ValueError: A shape does not fit, an element is NaN or infinite, or the variance is not
             positive.
@@ -209,7 +209,8 @@ class KMeans(GaussianMixture):
             The statistics, whose entropy is zero unless q is given.
 
         Raises:
-            TypeError: x or the weights have another dtype than the means, or q is no Categorical.
+            TypeError: x or the weights have another dtype than the means, or q is not a
+                Categorical.
             ValueError: A shape does not fit, an element is NaN or infinite, an x is so far away
                 that its squared distance is not finite, or a weight is negative.
 

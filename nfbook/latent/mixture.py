@@ -138,7 +138,7 @@ class GaussianMixture(LatentVariableModel):
             `(K, D)`; "spherical" one variance in all directions, `(K,)`.
 
     Raises:
-        TypeError: A parameter is no floating-point tensor, has half precision, or the dtypes
+        TypeError: A parameter is not a floating-point tensor, has half precision, or the dtypes
             differ.
         ValueError: A shape does not fit, the weights are not positive with sum 1, or a covariance
             matrix is not symmetric and positive definite.
@@ -283,7 +283,7 @@ class GaussianMixture(LatentVariableModel):
             One value for each observation, `(*)`, at most ``log_prob(x)``.
 
         Raises:
-            TypeError: q is no Categorical, or has another dtype.
+            TypeError: q is not a Categorical, or has another dtype.
             ValueError: q has another batch shape than x, or another number of indices.
 
         Example:
@@ -425,7 +425,7 @@ class GaussianMixture(LatentVariableModel):
             A float64 tensor without dimensions, differentiable in the parameters.
 
         Raises:
-            TypeError: Its argument is no MixtureStatistics.
+            TypeError: Its argument is not a MixtureStatistics.
             ValueError: The maker of the statistics has another structure or shape.
 
         Example:

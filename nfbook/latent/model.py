@@ -158,7 +158,7 @@ class LatentVariableModel(ABC):
 
     @abstractmethod
     def _check_z(self, z: Tensor) -> Tensor:
-        """Refuse a tensor that is no batch of latent variables of this model."""
+        """Refuse a tensor that is not a batch of latent variables of this model."""
 
 
 def _check_batches(x_batch: torch.Size, z_batch: torch.Size) -> None:
