@@ -45,9 +45,9 @@ class Batches:
         missing: Whether entries may be missing.
 
     Raises:
-        TypeError: x is neither a tensor nor an iterable, or can be run through only once, or a batch is
-            not a floating-point tensor, of half precision or of another dtype. The weights are
-            not of the kind of x.
+        TypeError: x is neither a tensor nor an iterable, or can be run through only once, or a
+            batch is not a floating-point tensor, has half precision or another dtype. The weights
+            are not of the kind of x.
         ValueError: There are no batches, a batch has another D, an element is NaN or infinite, or
             a later pass does not have as many observations as the first. A weight is negative,
             all are zero, or there are more or fewer weights than observations.
