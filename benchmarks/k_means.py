@@ -23,9 +23,10 @@ def _measure(count: int) -> dict[str, Any]:
     # Twice as many clusters as the data have, so that no fit ends before its iterations do.
     x = clusters(SETTINGS["n"], SETTINGS["D"], max(2, count // 2))
     means = x[:count]
+    start = KMeans(means, torch.ones_like(means[0, 0]))
 
     def ours(iterations: int) -> Any:
-        return KMeans.fit(x, count, start=means, max_iterations=iterations, progress=False)
+        return KMeans.fit(x, count, start=start, max_iterations=iterations, progress=False)
 
     def theirs(iterations: int) -> Any:
         return scikit_k_means(means, iterations).fit(x.numpy())

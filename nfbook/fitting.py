@@ -144,7 +144,7 @@ def robbins_monro(
         The function from t to :math:`\kappa_t`.
 
     Raises:
-        TypeError: An argument is no number.
+        TypeError: An argument is not a number.
         ValueError: An argument is out of its range.
 
     Example:

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from copy import copy
 from dataclasses import dataclass
+from itertools import repeat
 
 import torch
 from torch import Tensor
 
-from nfbook._checks import check_count, check_generator, check_precision, check_tensor
+from nfbook._checks import (
+    check_count,
+    check_generator,
+    check_precision,
+    check_same_dtype,
+    check_tensor,
+)
 
-__all__ = ["Batches", "Moments", "check_range", "moments", "subsample"]
+__all__ = ["Batches", "Moments", "check_range", "check_weights", "moments", "subsample"]
 
 
 # Rows of a tensor that are looked at together, so that no temporary has the data's own size.
@@ -27,16 +35,22 @@ class Batches:
     Arguments:
         x: Observations, `(n, D)`, or an iterable of such tensors with one D and one dtype.
         missing: Whether NaN is allowed, and stands for a missing entry.
+        weights: How often each observation counts, `(n,)`, or an iterable of the weights of each
+            batch where x is one of batches. Observations of weight zero are left out.
 
     Attributes:
         dim: The number of dimensions D.
         dtype: The dtype of all batches.
+        device: The device of the first batch.
+        missing: Whether entries may be missing.
 
     Raises:
-        TypeError: x is no tensor and no iterable, or can be run through only once, or a batch is
-            no floating-point tensor, of half precision or of another dtype.
+        TypeError: x is neither a tensor nor an iterable, or can be run through only once, or a
+            batch is not a floating-point tensor, has half precision or another dtype. The weights
+            are not of the kind of x.
         ValueError: There are no batches, a batch has another D, an element is NaN or infinite, or
-            a later pass does not have as many observations as the first.
+            a later pass does not have as many observations as the first. A weight is negative,
+            all are zero, or there are more or fewer weights than observations.
 
     Example:
         >>> batches = Batches([torch.zeros(3, 2), torch.ones(1, 2)])
@@ -49,65 +63,95 @@ class Batches:
         generator is empty after the first
     """
 
-    def __init__(self, x: Tensor | Iterable[Tensor], *, missing: bool = False) -> None:
-        self._missing = missing
+    def __init__(
+        self,
+        x: Tensor | Iterable[Tensor],
+        *,
+        missing: bool = False,
+        weights: Tensor | Iterable[Tensor] | None = None,
+    ) -> None:
+        self.missing = missing
         self._count: int | None = None
         self._source: Iterable[Tensor]
+        self._weights: Iterable[Tensor] | None = None
         self._whole = isinstance(x, Tensor)
         if isinstance(x, Tensor):
             # Checked before it is cut, once and for all, and an error speaks of the whole.
             self._check(x, "D")
             self._source = torch.split(x, ROWS)
-        elif not isinstance(x, Iterable) or isinstance(x, str | bytes):
-            raise TypeError(
-                "x must be a torch.Tensor or an iterable of them, such as a list, "
-                f"got {type(x).__name__}"
-            )
+            passing = iter(self._source)
+            if weights is not None:
+                self._weights = torch.split(check_weights(weights, x), ROWS)
         else:
-            self._source = x
-        passing = iter(self._source)
-        if passing is x:
-            raise TypeError(
-                "x must be an iterable that starts anew in every pass, such as a list; "
-                "a generator is empty after the first"
-            )
+            self._source, passing = _again_and_again("x", x)
+            if weights is not None:
+                if isinstance(weights, Tensor):
+                    raise TypeError(
+                        "weights must be an iterable of the weights of each batch where x is an "
+                        "iterable of batches, got a Tensor"
+                    )
+                self._weights, _ = _again_and_again("weights", weights)
         first = next(passing, None)
         if first is None:
             raise ValueError("x must hold at least one batch, got none")
         self._check(first, "D")
         self.dim = int(first.shape[1])
-        self.dtype = first.dtype
+        self.dtype = self._source_dtype = first.dtype
+        self.device = first.device
 
     def __iter__(self) -> Iterator[Tensor]:
         """Yield the batches, and check that every pass has as many observations as the first."""
-        if self._whole:
-            yield from self._source
-            return
-        count = 0
-        for batch in self._source:
-            self._check(batch, self.dim)
-            if batch.dtype != self.dtype:
-                raise TypeError(
-                    f"every batch of x must have the dtype of the first, {self.dtype}, "
-                    f"got {batch.dtype}"
-                )
-            count += len(batch)
-            yield batch
-        if self._count not in (None, count):
+        return (x for x, _ in self.weighted())
+
+    def weighted(self) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Yield each batch with the weights of its observations, or with None if there are none."""
+        weights = repeat(None) if self._weights is None else iter(self._weights)
+        count, empty = 0, True
+        for x in self._source:
+            w = next(weights, None)
+            if not self._whole:
+                self._check_next(x, w)
+            count += len(x)
+            if w is not None:
+                heavy = w > 0
+                if not bool(heavy.all()):
+                    x, w = x[heavy], w[heavy]
+            if len(x):
+                empty = False
+                yield x.to(self.dtype), None if w is None else w.to(self.dtype)
+        if self._weights is not None and next(weights, None) is not None:
+            raise ValueError("weights must hold as many batches as x, got more")
+        if not self._whole and self._count not in (None, count):
             raise ValueError(
                 f"x must be the same in every pass, got {self._count} observations in the first "
                 f"and {count} in a later one"
             )
         self._count = count
+        if empty:
+            raise ValueError("weights must not all be zero")
 
     def in_float64(self) -> Batches:
         """Return the same batches with dtype torch.float64, each one converted as it passes."""
         if self.dtype == torch.float64:
             return self
-        return Batches(_InFloat64(self), missing=self._missing)
+        wide = copy(self)
+        wide.dtype = torch.float64
+        return wide
+
+    def _check_next(self, batch: Tensor, weights: Tensor | None) -> None:
+        self._check(batch, self.dim)
+        if batch.dtype != self._source_dtype:
+            raise TypeError(
+                f"every batch of x must have the dtype of the first, {self._source_dtype}, "
+                f"got {batch.dtype}"
+            )
+        if self._weights is not None:
+            if weights is None:
+                raise ValueError("weights must hold as many batches as x, got fewer")
+            check_weights(weights, batch)
 
     def _check(self, batch: object, dim: int | str) -> None:
-        if self._missing and isinstance(batch, Tensor) and batch.is_floating_point():
+        if self.missing and isinstance(batch, Tensor) and batch.is_floating_point():
             # In place of a missing entry any number will do for the other checks.
             batch = torch.where(batch.isnan(), 0.0, batch)
         name = "x" if self._whole else "every batch of x"
@@ -116,31 +160,65 @@ class Batches:
         check_precision(name, batch)
 
 
-class _InFloat64:
-    def __init__(self, batches: Batches) -> None:
-        self._batches = batches
+def _again_and_again(name: str, batches: object) -> tuple[Iterable[Tensor], Iterator[Tensor]]:
+    """Return what can be run through again and again, with a first pass, and refuse all else."""
+    if not isinstance(batches, Iterable) or isinstance(batches, str | bytes):
+        raise TypeError(
+            f"{name} must be a torch.Tensor or an iterable of them, such as a list, "
+            f"got {type(batches).__name__}"
+        )
+    passing = iter(batches)
+    if passing is batches:
+        raise TypeError(
+            f"{name} must be an iterable that starts anew in every pass, such as a list; "
+            "a generator is empty after the first"
+        )
+    return batches, passing
 
-    def __iter__(self) -> Iterator[Tensor]:
-        return (batch.to(torch.float64) for batch in self._batches)
+
+def check_weights(weights: object, x: Tensor) -> Tensor:
+    """Return weights that were checked to fit the observations x, `(n, D)`.
+
+    Raises:
+        TypeError: They are not a tensor of the dtype of x.
+        ValueError: They have another shape than `(n,)`, or one is negative, NaN or infinite.
+
+    Example:
+        >>> check_weights(torch.tensor([1.0, -1.0]), torch.zeros(2, 3))
+        Traceback (most recent call last):
+        ...
+        ValueError: weights must not be negative, got -1.0
+    """
+    check_tensor("weights", weights, (len(x),))
+    assert isinstance(weights, Tensor)
+    check_same_dtype(x=x, weights=weights)
+    if bool((weights < 0).any()):
+        raise ValueError(f"weights must not be negative, got {float(weights.min())}")
+    return weights
 
 
 @dataclass(frozen=True)
 class Moments:
     r"""Mean and covariance of n observations, the latter divided by n, both in float64.
 
+    Where observations have weights, each one counts as often as its weight says, and n is the sum
+    of all. Where entries are missing, each column has the moments of its own entries.
+
     Attributes:
         count: The number of observations n.
         mean: Their mean, `(D,)`.
         covariance: Their covariance matrix, `(D, D)`, or its diagonal, `(D,)`.
+        rows: The number of observations with no regard to their weights.
 
     Example:
-        >>> Moments(1, torch.zeros(2), torch.zeros(2, 2)).count
+        >>> Moments(1, torch.zeros(2), torch.zeros(2, 2), 1).count
         1
     """
 
-    count: int
+    count: float
     mean: Tensor
     covariance: Tensor
+    rows: int
 
 
 def moments(batches: Batches, *, diagonal: bool = False) -> Moments:
@@ -158,31 +236,54 @@ def moments(batches: Batches, *, diagonal: bool = False) -> Moments:
     variance, The American Statistician 37 (1983), 242-247.
 
     Arguments:
-        batches: The data.
+        batches: The data. Entries may be missing where only variances are wanted.
         diagonal: Whether only the variance of each column is wanted.
+
+    Raises:
+        ValueError: A column has no entry at all.
 
     Example:
         >>> moments(Batches(torch.tensor([[1.0], [3.0]]))).covariance
         tensor([[1.]], dtype=torch.float64)
     """
-    count = 0
-    origin = mean = torch.zeros(batches.dim, dtype=torch.float64)
-    scatter = torch.zeros((), dtype=torch.float64)
-    for x in batches:
-        if count == 0:
-            origin = x[0].to(torch.float64)
-        rows = x.to(torch.float64) - origin
-        here = rows.mean(0)
-        centred = rows - here
-        delta = here - mean
-        weight = count * len(x) / (count + len(x))
-        if diagonal:
-            scatter = scatter + centred.square().sum(0) + weight * delta.square()
+    rows = 0
+    count: float = 0
+    zeros = torch.zeros(batches.dim, dtype=torch.float64, device=batches.device)
+    origin = mean = entries = zeros
+    scatter = torch.zeros((), dtype=torch.float64, device=batches.device)
+    for x, weights in batches.in_float64().weighted():
+        if rows == 0:
+            # Some entry of each column: the first one, where none is missing.
+            origin = torch.where(x[0].isnan(), x.nanmedian(0).values, x[0]).nan_to_num()
+        shifted = x - origin
+        if weights is None and not batches.missing:
+            new = torch.full_like(origin, len(x))
+            here = shifted.mean(0)
+            centred = shared = shifted - here
         else:
-            scatter = scatter + centred.mT @ centred + weight * delta.outer(delta)
-        count += len(x)
-        mean = mean + delta * (len(x) / count)
-    return Moments(count, origin + mean, scatter / count)
+            shares = torch.ones_like(x) if weights is None else weights.unsqueeze(1)
+            shares = torch.where(x.isnan(), 0.0, shares)
+            new = shares.sum(0)
+            shifted = shifted.nan_to_num()
+            here = (shares * shifted).sum(0) / new.clamp(min=torch.finfo(torch.float64).tiny)
+            centred = shifted - here
+            shared = shares * centred
+        # A column that has had no entry yet does not move.
+        share = torch.where(new > 0, new / (entries + new), 0.0)
+        delta = here - mean
+        if diagonal:
+            scatter = scatter + (shared * centred).sum(0) + entries * share * delta**2
+        else:
+            scatter = scatter + shared.mT @ centred
+            scatter = scatter + entries * share * delta.outer(delta)
+        mean = mean + share * delta
+        entries = entries + new
+        rows += len(x)
+        count += len(x) if weights is None else float(weights.sum())
+    if not bool((entries > 0).all()):
+        j = int((entries == 0).nonzero()[0])
+        raise ValueError(f"x must have an entry in every column, got none in column {j}")
+    return Moments(count, origin + mean, scatter / entries, rows)
 
 
 def check_range(variances: Tensor, dtype: torch.dtype) -> None:
@@ -202,7 +303,9 @@ def check_range(variances: Tensor, dtype: torch.dtype) -> None:
         raise ValueError(f"x must have a variance within the range of {dtype}, got {got:.3g}")
 
 
-def subsample(batches: Batches, size: int, generator: torch.Generator) -> Tensor:
+def subsample(
+    batches: Batches, size: int, *, generator: torch.Generator | None = None
+) -> tuple[Tensor, Tensor | None]:
     """Return a uniformly random subset of the observations, in one pass.
 
     Each observation draws a random number, and the ``size`` smallest are kept, so every subset is
@@ -211,24 +314,26 @@ def subsample(batches: Batches, size: int, generator: torch.Generator) -> Tensor
     Arguments:
         batches: The data.
         size: The number of observations wanted.
-        generator: The source of randomness.
+        generator: The source of randomness, or None for torch's own.
 
     Returns:
-        Observations, `(min(n, size), D)`.
+        Observations, `(min(n, size), D)`, and their weights, or None where they have none.
 
     Example:
         >>> x = torch.arange(6.0).reshape(6, 1)
-        >>> subsample(Batches(x), 2, torch.Generator().manual_seed(0)).shape
-        torch.Size([2, 1])
+        >>> rows, weights = subsample(Batches(x), 2, generator=torch.Generator().manual_seed(0))
+        >>> rows.shape, weights
+        (torch.Size([2, 1]), None)
     """
     check_count("size", size)
-    check_generator("generator", generator)
-    kept = torch.empty(0)
-    keys = torch.empty(0, dtype=torch.float64)
-    for x in batches:
-        new = torch.rand(len(x), dtype=torch.float64, generator=generator)
-        keys = torch.cat([keys, new])
-        kept = x if len(kept) == 0 else torch.cat([kept, x])
-        keys, order = keys.sort()
-        keys, kept = keys[:size], kept[order[:size]]
-    return kept
+    if generator is not None:
+        check_generator("generator", generator)
+    device = batches.device if generator is None else generator.device
+    kept: list[Tensor] = []
+    for x, weights in batches.weighted():
+        keys = torch.rand(len(x), dtype=torch.float64, generator=generator, device=device)
+        new = [keys.to(x.device), x] + ([] if weights is None else [weights])
+        kept = [torch.cat(both) for both in zip(kept, new, strict=True)] if kept else new
+        order = kept[0].argsort()[:size]
+        kept = [values[order] for values in kept]
+    return kept[1], kept[2] if len(kept) == 3 else None

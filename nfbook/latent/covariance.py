@@ -113,6 +113,19 @@ class Covariances(ABC):
 
     @staticmethod
     @abstractmethod
+    def collapsed(values: Tensor, floor: Tensor) -> Tensor:
+        """Return which components have no more variance than the floor in any direction.
+
+        Arguments:
+            values: The ``covariances``, none of them below the floor.
+            floor: The diagonal of the floor, `(D,)`.
+
+        Returns:
+            True or False for each component, `(K,)`. Where they share one matrix it is none.
+        """
+
+    @staticmethod
+    @abstractmethod
     def lift(values: Tensor, floor: Tensor) -> Tensor:
         r"""Return the maximiser under the constraint that all variances reach a floor.
 
@@ -189,8 +202,14 @@ class Full(Covariances):
     def maximiser(self, scatter: Tensor, sizes: Tensor) -> Tensor:
         r"""Return :math:`\mathbf{L}_k \mathbf{S}_k \mathbf{L}_k^\top / N_k`."""
         sizes = sizes[:, None, None]
-        white = torch.where(sizes > 0, scatter / sizes, torch.eye(scatter.shape[-1]))
+        eye = torch.eye(scatter.shape[-1], dtype=scatter.dtype, device=scatter.device)
+        white = torch.where(sizes > 0, scatter / sizes, eye)
         return _symmetric(self.factor @ white @ self.factor.mT)
+
+    @staticmethod
+    def collapsed(values: Tensor, floor: Tensor) -> Tensor:
+        """Compare the variances; where all are at the floor, so is the whole matrix."""
+        return _at(values.diagonal(dim1=-2, dim2=-1), floor).all(-1)
 
     @staticmethod
     def lift(values: Tensor, floor: Tensor) -> Tensor:
@@ -211,7 +230,7 @@ class Full(Covariances):
                 "floor must be high enough for variances in units of it to be finite, "
                 f"got {float(floor.min()):.3g}"
             )
-        eye = torch.eye(len(floor), dtype=floor.dtype)
+        eye = torch.eye(len(floor), dtype=floor.dtype, device=floor.device)
         low = torch.linalg.cholesky_ex(scaled - eye).info > 0
         eigenvalues, vectors = torch.linalg.eigh(scaled[low])
         clipped = vectors * eigenvalues.clamp(min=1).unsqueeze(-2) @ vectors.mT
@@ -254,6 +273,11 @@ class Tied(Full):
     def products(self, a: Tensor, b: Tensor) -> Tensor:
         """Return the sum of the matrices of all components."""
         return (a @ b.mT).sum(0)
+
+    @staticmethod
+    def collapsed(values: Tensor, floor: Tensor) -> Tensor:
+        """Return no component: the matrix belongs to all."""
+        return torch.zeros(0, dtype=torch.bool, device=values.device)
 
     def maximiser(self, scatter: Tensor, sizes: Tensor) -> Tensor:
         r"""Return :math:`\mathbf{L} \bigl(\sum_k \mathbf{S}_k\bigr) \mathbf{L}^\top / n`."""
@@ -322,6 +346,11 @@ class Diagonal(Covariances):
         return self.values * torch.where(sizes > 0, scatter / sizes, 1.0)
 
     @staticmethod
+    def collapsed(values: Tensor, floor: Tensor) -> Tensor:
+        """Compare the variances."""
+        return _at(values, floor).all(-1)
+
+    @staticmethod
     def lift(values: Tensor, floor: Tensor) -> Tensor:
         r"""Return the larger one of variance and floor.
 
@@ -377,6 +406,11 @@ class Spherical(Diagonal):
         return self.values * torch.where(sizes > 0, white, 1.0)
 
     @staticmethod
+    def collapsed(values: Tensor, floor: Tensor) -> Tensor:
+        """Compare the variance with the mean of the floor."""
+        return _at(values, floor.mean())
+
+    @staticmethod
     def lift(values: Tensor, floor: Tensor) -> Tensor:
         """Return the larger one of variance and mean floor."""
         return torch.maximum(values, floor.mean())
@@ -398,6 +432,11 @@ def structure_called(name: object) -> type[Covariances]:
             return structure
     names = ", ".join(structure.name for structure in structures)
     raise ValueError(f"structure must be one of {names}, got {name!r}")
+
+
+def _at(variances: Tensor, floor: Tensor) -> Tensor:
+    """Return which variances are no more than the floor, up to rounding."""
+    return variances <= floor * (1 + 1e-6)
 
 
 def _symmetric(values: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-r"""The EM algorithm: climb a bound on the log-likelihood, one block of coordinates at a time.
+r"""The EM algorithm: raise a bound on the log-likelihood, one block of coordinates at a time.
 
 For any distribution q over the latent variables the bound
 :math:`\mathcal{L}(q, \theta) = \mathbb{E}_q \log p(\mathbf{X}, \mathbf{Z} \mid \theta) +
@@ -13,7 +13,7 @@ depend on how many observations there were.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -22,18 +22,15 @@ from nfbook.data.batches import Batches
 from nfbook.fitting import Fit, History, check_stopping
 from nfbook.progress import progress_bar
 
-if TYPE_CHECKING:
-    pass
-
-__all__ = ["Statistics", "climb"]
+__all__ = ["EMModel", "Statistics", "run_em"]
 
 
 class Statistics(Protocol):
     """What an E-step returns: sums over observations, so that batches can be added."""
 
     @property
-    def count(self) -> int:
-        """The number of observations n."""
+    def count(self) -> float:
+        """The number of observations n, or the sum of their weights."""
 
     def __add__(self, other: Self, /) -> Self:
         """Return the statistics of both batches together."""
@@ -42,7 +39,7 @@ class Statistics(Protocol):
 S = TypeVar("S", bound=Statistics)
 
 
-class Climbable(Protocol[S]):
+class EMModel(Protocol[S]):
     """A model that EM can fit."""
 
     def e_step(self, x: Tensor) -> S:
@@ -55,15 +52,16 @@ class Climbable(Protocol[S]):
         """Return the bound of this model for the q behind the statistics."""
 
 
-C = TypeVar("C", bound=Climbable)  # type: ignore[type-arg]
+C = TypeVar("C", bound=EMModel)  # type: ignore[type-arg]
 
 
-def climb(
+def run_em(
     model: C,
     batches: Batches,
     *,
     tolerance: float,
     max_iterations: int,
+    e_step: Callable[..., Any] | None = None,
     m_step: Callable[[C, Any], C] | None = None,
     progress: bool = True,
     what: str = "EM",
@@ -75,6 +73,8 @@ def climb(
         batches: The data.
         tolerance: Stop when an iteration gains no more than this, in nats per observation.
         max_iterations: The largest number of M-steps.
+        e_step: Takes model and observations, and ``weights=`` where they have weights, in place of
+            the model's own ``e_step``, where that one needs more arguments.
         m_step: Takes model and statistics in place of the model's own ``m_step``, where that one
             needs more arguments.
         progress: Whether a run of more than two seconds shows how far it is.
@@ -92,7 +92,7 @@ def climb(
         >>> x = torch.tensor([[-2.0], [-1.0], [1.0], [2.0]], dtype=torch.float64)
         >>> half, one = torch.full((2,), 0.5).double(), torch.ones(2, 1, 1).double()
         >>> start = GaussianMixture(half, x[1:3], one)
-        >>> fit = climb(start, Batches(x), tolerance=1e-9, max_iterations=100)
+        >>> fit = run_em(start, Batches(x), tolerance=1e-9, max_iterations=100)
         >>> bool((fit.history.half_steps.diff() > -1e-12).all())
         True
     """
@@ -102,7 +102,7 @@ def climb(
     converged = False
     with progress_bar(max_iterations, what, show=progress) as bar:
         while True:
-            statistics = _expected_statistics(model, batches)
+            statistics = _expected_statistics(model, batches, e_step)
             after_e_step.append(float(model.bound(statistics)))
             converged = (
                 len(after_e_step) > 1
@@ -115,17 +115,21 @@ def climb(
             bar.set_postfix_str(f"bound {after_m_step[-1]:.6g}", refresh=False)
             bar.update()
     history = History(
-        torch.tensor(after_e_step, dtype=torch.float64),
-        torch.tensor(after_m_step, dtype=torch.float64),
+        torch.tensor(after_e_step, dtype=torch.float64, device="cpu"),
+        torch.tensor(after_m_step, dtype=torch.float64, device="cpu"),
         converged,
     )
     return Fit(model, history)
 
 
-def _expected_statistics(model: Climbable[S], batches: Batches) -> S:
-    total = None
-    for x in batches:
-        part = model.e_step(x)
+def _expected_statistics(
+    model: EMModel[S], batches: Batches, e_step: Callable[..., Any] | None
+) -> S:
+    total: Any = None
+    for x, weights in batches.weighted():
+        options = {} if weights is None else {"weights": weights}
+        part = model.e_step(x, **options) if e_step is None else e_step(model, x, **options)
         total = part if total is None else total + part
     assert total is not None, "Batches is never empty"
-    return total
+    checked: S = total
+    return checked

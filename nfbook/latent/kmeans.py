@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import repeat
 
 import torch
 from torch import Tensor
@@ -19,9 +20,9 @@ from nfbook._checks import (
     check_type,
     scalar,
 )
-from nfbook.data.batches import Batches, check_range, moments, subsample
+from nfbook.data.batches import Batches, check_range, check_weights, moments, subsample
 from nfbook.fitting import Fit, best, check_start_dtype, check_stopping
-from nfbook.latent.em import climb
+from nfbook.latent.em import run_em
 from nfbook.latent.mixture import GaussianMixture, MixtureStatistics
 from nfbook.latent.seeding import k_means_plus_plus
 
@@ -102,7 +103,7 @@ class KMeans(GaussianMixture):
         variance: The variance :math:`\sigma^2`, positive, in squared units of the data.
 
     Raises:
-        TypeError: A parameter is no floating-point tensor, has half precision, or the dtypes
+        TypeError: A parameter is not a floating-point tensor, has half precision, or the dtypes
             differ.
         ValueError: A shape does not fit, an element is NaN or infinite, or the variance is not
             positive.
@@ -119,7 +120,7 @@ class KMeans(GaussianMixture):
 
     def __init__(self, means: Tensor, variance: Tensor | float) -> None:
         count = check_tensor("means", means, ("K", "D"))["K"]
-        variance = scalar("variance", variance)
+        variance = scalar("variance", variance, means.device)
         check_same_dtype(means=means, variance=variance)
         check_positive("variance", variance)
         weights = torch.full((count,), 1 / count, dtype=means.dtype, device=means.device)
@@ -193,21 +194,25 @@ class KMeans(GaussianMixture):
         return distortion
 
     @torch.no_grad()
-    def e_step(self, x: Tensor, q: Distribution | None = None) -> MixtureStatistics:
+    def e_step(  # type: ignore[override]  # a distance needs all entries
+        self, x: Tensor, q: Distribution | None = None, *, weights: Tensor | None = None
+    ) -> MixtureStatistics:
         r"""Assign each observation to its nearest mean, and return the sums over the clusters.
 
         Arguments:
             x: Observations, `(n, D)`. The memory used does not grow with n.
             q: A distribution over the K indices for each observation, to be used in place of the
                 best point masses. With ``posterior(x)`` this is the E-step of soft EM.
+            weights: How often each observation counts, `(n,)`.
 
         Returns:
             The statistics, whose entropy is zero unless q is given.
 
         Raises:
-            TypeError: x has another dtype than the means, or q is no Categorical.
-            ValueError: A shape does not fit, an element is NaN or infinite, or an x is so far away
-                that its squared distance is not finite.
+            TypeError: x or the weights have another dtype than the means, or q is not a
+                Categorical.
+            ValueError: A shape does not fit, an element is NaN or infinite, an x is so far away
+                that its squared distance is not finite, or a weight is negative.
 
         Example:
             >>> model = KMeans(torch.tensor([[0.0], [4.0]]), 1.0)
@@ -219,13 +224,19 @@ class KMeans(GaussianMixture):
                     [-1.]], dtype=torch.float64)
         """
         if q is not None:
-            return super().e_step(x, q)
+            return super().e_step(x, q, weights=weights)
         check_tensor("x", x, ("n", self.data_dim))
         check_same_dtype(x=x, parameters=self.means)
+        count: float = len(x)
+        if weights is not None:
+            # An observation of weight zero is not there: no empty cluster may go to it either.
+            heavy = check_weights(weights, x) > 0
+            count = float(weights.sum(dtype=torch.float64))
+            x, weights = x[heavy], weights[heavy].to(torch.float64)
         clusters = _Clusters(self.means, len(x))
         farthest, reach = None, -1.0
-        for y in clusters.pieces(x):
-            halves = clusters.add(y)
+        for y, w in zip(clusters.pieces(x), clusters.weights(weights), strict=False):
+            halves = clusters.add(y, w)
             if bool((clusters.sizes == 0).any()) and float(halves.max()) > reach:
                 reach = float(halves.max())
                 farthest = y[halves.argmax()] + clusters.centre
@@ -236,8 +247,8 @@ class KMeans(GaussianMixture):
         variance = self.variance.to(torch.float64)
         return ClusterStatistics(
             self,
-            len(x),
-            torch.zeros((), dtype=torch.float64),
+            count,
+            torch.zeros_like(variance),
             clusters.sizes,
             shifts / variance.sqrt(),
             squares.clamp(min=0) / variance,
@@ -305,14 +316,15 @@ class KMeans(GaussianMixture):
         x: Tensor | Iterable[Tensor],
         num_clusters: int,
         *,
-        start: Tensor | None = None,
+        start: KMeans | None = None,
         restarts: int = 5,
         floor: float = 1e-6,
         max_iterations: int = 1000,
+        weights: Tensor | Iterable[Tensor] | None = None,
         generator: torch.Generator | None = None,
         progress: bool = True,
     ) -> Fit[KMeans]:
-        r"""Return clusters of low distortion, found by hard EM, and the history of the climb.
+        r"""Return clusters of low distortion, found by hard EM, and the history of the fit.
 
         There are finitely many assignments, and the bound rises from each one to the next. So
         after finitely many iterations no assignment changes any more, the bound stops rising, and
@@ -326,29 +338,32 @@ class KMeans(GaussianMixture):
             x: Observations, `(n, D)`, or an iterable of batches of them that can be run through
                 again and again.
             num_clusters: The number of clusters K.
-            start: The means to start from, `(K, D)`. There are no restarts then, and no
-                randomness.
+            start: The clusters to start from. Their variance is raised to the floor. There are no
+                restarts then, and no randomness.
             restarts: How many random starts there are. Their means are drawn from at most 20,000
                 observations, or 20 for each cluster.
             floor: The smallest variance, as a fraction of the mean variance of the columns. It
                 matters only where nearly all observations lie at their means.
-            max_iterations: The largest number of iterations of each climb.
-            generator: The source of randomness, required where no start is given.
+            max_iterations: The largest number of iterations from each start.
+            weights: How often each observation counts, `(n,)`: a weight of 2 is the observation
+                twice, 0 its absence. Where x is an iterable of batches, an iterable of the weights
+                of each batch.
+            generator: The source of randomness, or None for torch's own.
             progress: Whether a run of more than two seconds shows how far it is.
 
         Returns:
-            The model, in the dtype of x, and the history of the best climb. All is computed in
+            The model, in the dtype of x, and the history of the best run. All is computed in
             float64.
 
         Raises:
             TypeError: An argument has the wrong type, or the start another dtype than x.
-            ValueError: A number is out of range, the start has the wrong shape, or x has fewer
-                than K distinct observations, only one, or a variance beyond the range of its
-                dtype.
+            ValueError: A number is out of range, the start has another K or D, a weight is
+                negative, or x has fewer than K distinct observations, only one, or a variance
+                beyond the range of its dtype.
 
         Example:
             >>> x = torch.tensor([[0.0], [1.0], [10.0], [11.0], [12.0]])
-            >>> model, history = KMeans.fit(x, 2, start=x[:2])
+            >>> model, history = KMeans.fit(x, 2, start=KMeans(x[:2], 1.0))
             >>> model.means
             tensor([[ 0.5000],
                     [11.0000]])
@@ -360,33 +375,40 @@ class KMeans(GaussianMixture):
         check_stopping(0, max_iterations)
         if check_real("floor", floor) <= 0:
             raise ValueError(f"floor must be positive, got {floor}")
-        batches = Batches(x)
+        batches = Batches(x, weights=weights)
         dtype, batches = batches.dtype, batches.in_float64()
         overall = moments(batches, diagonal=True)
-        if overall.count < num_clusters:
+        if overall.rows < num_clusters:
             raise ValueError(
                 f"x must hold at least {num_clusters} distinct observations, "
-                f"got {overall.count} in all"
+                f"got {overall.rows} in all"
             )
         variance = overall.covariance.mean()
         if variance == 0 and _all_equal(batches):
             raise ValueError(
-                f"x must hold at least 2 distinct observations, got {overall.count} equal ones"
+                f"x must hold at least 2 distinct observations, got {overall.rows} equal ones"
             )
         check_range(variance, dtype)
-        if start is None:
-            check_generator("generator", generator)
-            assert generator is not None
-            sample = subsample(batches, max(SAMPLE, 20 * num_clusters), generator)
-            starts = [k_means_plus_plus(sample, num_clusters, generator) for _ in range(restarts)]
-        else:
-            check_tensor("start", start, (num_clusters, batches.dim))
-            check_start_dtype(start, dtype)
-            starts = [start.to(torch.float64)]
         lowest = floor * variance.expand(batches.dim)
+        if generator is not None:
+            check_generator("generator", generator)
+        if start is None:
+            size = max(SAMPLE, 20 * num_clusters)
+            sample, counts = subsample(batches, size, generator=generator)
+            starts = [
+                cls(
+                    k_means_plus_plus(sample, num_clusters, weights=counts, generator=generator),
+                    variance,
+                )
+                for _ in range(restarts)
+            ]
+        else:
+            _check_start(start, num_clusters, batches.dim, dtype)
+            raised = torch.maximum(start.variance.to(torch.float64), lowest.mean())
+            starts = [cls(start.means.to(torch.float64), raised)]
         fits = [
-            climb(
-                cls(means, variance),
+            run_em(
+                first,
                 batches,
                 tolerance=0.0,
                 max_iterations=max_iterations,
@@ -394,7 +416,7 @@ class KMeans(GaussianMixture):
                 progress=progress,
                 what=f"k-means, start {i + 1} of {len(starts)}",
             )
-            for i, means in enumerate(starts)
+            for i, first in enumerate(starts)
         ]
         model, history = best(fits)
         check_range(model.variance, dtype)
@@ -408,6 +430,16 @@ def _check_near(x: Tensor, values: Tensor) -> None:
             "x must be near enough for its squared distances to be finite, "
             f"got elements up to {float(x.abs().max()):g}"
         )
+
+
+def _check_start(start: KMeans, num_clusters: int, dim: int, dtype: torch.dtype) -> None:
+    check_type("start", start, KMeans, "a KMeans")
+    got = (start.num_components, start.data_dim)
+    if got != (num_clusters, dim):
+        raise ValueError(
+            f"start must have K = {num_clusters} and D = {dim}, got {got[0]} and {got[1]}"
+        )
+    check_start_dtype(start.means, dtype)
 
 
 def _all_equal(batches: Batches) -> bool:
@@ -439,16 +471,16 @@ class _Clusters:
         # Data around the origin lose no digits there, and need no subtraction.
         self.centre = torch.zeros_like(centre) if near else centre
         self.means = means - self.centre
-        self.sizes = torch.zeros(count, dtype=torch.float64)
+        self.sizes = torch.zeros_like(means[:, 0])
         self.totals = torch.zeros_like(means)
-        self.halves = torch.zeros(count, dtype=torch.float64)
+        self.halves = torch.zeros_like(means[:, 0])
         self._offsets = 0.5 * self.means.square().sum(1)
-        self._half = torch.full((dim,), 0.5, dtype=torch.float64)
+        self._half = torch.full_like(means[0], 0.5)
         # Used again for every piece: fresh memory costs more time than the work done in it.
         self._rows = min(rows, ROWS, max(1, PIECE // (count + dim)))
-        self._costs = torch.empty(self._rows * count, dtype=torch.float64)
-        self._squares = torch.empty(self._rows, dim, dtype=torch.float64)
-        self._centred = None if near else torch.empty(self._rows, dim, dtype=torch.float64)
+        self._costs = means.new_empty(self._rows * count)
+        self._squares = means.new_empty(self._rows, dim)
+        self._centred = None if near else means.new_empty(self._rows, dim)
 
     def pieces(self, x: Tensor) -> Iterator[Tensor]:
         """Yield pieces of the rows of x less the centre, possibly each in the same memory."""
@@ -458,6 +490,10 @@ class _Clusters:
             else:
                 yield torch.sub(rows, self.centre, out=self._centred[: len(rows)])
 
+    def weights(self, weights: Tensor | None) -> Iterable[Tensor | None]:
+        """Return the weights of each piece, or as many None as are asked for."""
+        return repeat(None) if weights is None else torch.split(weights, self._rows)
+
     def nearest(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Return the lowest cost of each y, and its index."""
         shape = (len(y), len(self.means))
@@ -466,7 +502,7 @@ class _Clusters:
         cost, index = costs.min(1)
         return cost, index
 
-    def add(self, y: Tensor) -> Tensor:
+    def add(self, y: Tensor, weights: Tensor | None = None) -> Tensor:
         """Add each y to the sums of its cluster, and return half its squared distance."""
         halves = torch.square(y, out=self._squares[: len(y)]) @ self._half
         if len(self.means) <= FEW:
@@ -477,13 +513,16 @@ class _Clusters:
             q = costs.eq_(cost)
             sizes = q.sum(1)
             if bool(sizes.sum() == len(y)):
+                if weights is not None:
+                    sizes = q.mul_(weights).sum(1)
                 self.sizes += sizes
                 self.totals.addmm_(q, y)
                 self.halves.addmv_(q, halves)
                 return halves + cost
         # Many clusters, or several nearest means.
         cost, index = self.nearest(y)
-        self.sizes += index.bincount(minlength=len(self.means))
-        self.totals.index_add_(0, index, y)
-        self.halves.index_add_(0, index, halves)
+        w = torch.ones_like(halves) if weights is None else weights
+        self.sizes.index_add_(0, index, w)
+        self.totals.index_add_(0, index, y if weights is None else y * w.unsqueeze(1))
+        self.halves.index_add_(0, index, halves * w)
         return halves + cost

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from itertools import repeat
 
 import torch
@@ -21,10 +22,17 @@ from nfbook._checks import (
     check_tensor,
     check_type,
 )
-from nfbook.data.batches import Batches, Moments, check_range, moments, subsample
+from nfbook.data.batches import (
+    Batches,
+    Moments,
+    check_range,
+    check_weights,
+    moments,
+    subsample,
+)
 from nfbook.fitting import Fit, best, check_start_dtype, check_stopping
 from nfbook.latent.covariance import structure_called
-from nfbook.latent.em import climb
+from nfbook.latent.em import run_em
 from nfbook.latent.model import LatentVariableModel
 from nfbook.latent.seeding import k_means_plus_plus
 
@@ -34,11 +42,18 @@ __all__ = ["GaussianMixture", "MixtureStatistics"]
 PIECE = 2**18
 # Observations among which the start of a fit is sought.
 SAMPLE = 20_000
+# A column is constant where it deviates by less than this, relative to its mean: means are rounded
+# too, and smaller deviations would be lost in that.
+ROUNDING = 8 * torch.finfo(torch.float64).eps
 
 
 @dataclass(frozen=True, eq=False)
 class MixtureStatistics:
     r"""Sums over n observations, each one shared out among the components by q.
+
+    With weights of the observations, each one counts as often as its weight says. Where entries
+    are missing, the sums are expected ones, and the entropy is also that of the missing entries
+    given the index.
 
     They are taken in the white coordinates of the model that made them,
     :math:`\mathbf{y}_{ki} = \mathbf{L}_k^{-1} (\mathbf{x}_i - \boldsymbol{\mu}_k)` with
@@ -46,7 +61,7 @@ class MixtureStatistics:
 
     Attributes:
         maker: The model that made them.
-        count: The number of observations n.
+        count: The number of observations n, or the sum of their weights.
         entropy: :math:`\mathrm{H}(q) = -\sum_{ik} q_{ik} \log q_{ik}`, without dimensions.
         sizes: :math:`N_k = \sum_i q_{ik}`, `(K,)`.
         shifts: :math:`\sum_i q_{ik} \mathbf{y}_{ki}`, `(K, D)`.
@@ -63,7 +78,7 @@ class MixtureStatistics:
     """
 
     maker: GaussianMixture
-    count: int
+    count: float
     entropy: Tensor
     sizes: Tensor
     shifts: Tensor
@@ -108,6 +123,9 @@ class GaussianMixture(LatentVariableModel):
     The latent variable is the index of a component, from 0 to K - 1. Every quantity is
     differentiable in the parameters.
 
+    Where ``missing=True`` is given, NaN in x stands for a missing entry. An observation is then
+    only its other entries: every Gaussian is replaced by its marginal over these.
+
     Source: C. M. Bishop, Pattern Recognition and Machine Learning (2006), section 9.2.
 
     Arguments:
@@ -120,7 +138,7 @@ class GaussianMixture(LatentVariableModel):
             `(K, D)`; "spherical" one variance in all directions, `(K,)`.
 
     Raises:
-        TypeError: A parameter is no floating-point tensor, has half precision, or the dtypes
+        TypeError: A parameter is not a floating-point tensor, has half precision, or the dtypes
             differ.
         ValueError: A shape does not fit, the weights are not positive with sum 1, or a covariance
             matrix is not symmetric and positive definite.
@@ -184,7 +202,7 @@ class GaussianMixture(LatentVariableModel):
         z = self._check_z(z)
         return MultivariateNormal(self.means[z], scale_tril=self._triangles[z])
 
-    def component_log_prob(self, x: Tensor) -> Tensor:
+    def component_log_prob(self, x: Tensor, *, missing: bool = False) -> Tensor:
         r"""Return the log density of each component.
 
         .. math:: \log \mathcal{N}(\mathbf{x} \mid \boldsymbol{\mu}_k, \boldsymbol{\Sigma}_k)
@@ -194,17 +212,18 @@ class GaussianMixture(LatentVariableModel):
 
         Arguments:
             x: Observations, `(*, D)`.
+            missing: Whether NaN stands for a missing entry.
 
         Returns:
             One value for each component, `(*, K)`.
         """
-        self.check_observations(x)
+        self.check_observations(x, missing)
         components = _Components(self, x.dtype)
         rows = x.reshape(-1, self.data_dim)
-        log_prob = [components.log_prob(components.whiten(piece)) for piece in self._pieces(rows)]
+        log_prob = [components.log_prob(piece, missing) for piece in self._pieces(rows)]
         return torch.cat(log_prob, dim=1).mT.reshape(*x.shape[:-1], self.num_components)
 
-    def log_prob(self, x: Tensor) -> Tensor:
+    def log_prob(self, x: Tensor, *, missing: bool = False) -> Tensor:
         r"""Return the exact log-evidence.
 
         .. math:: \log p(\mathbf{x} \mid \theta) = \log \sum_k
@@ -212,13 +231,22 @@ class GaussianMixture(LatentVariableModel):
 
         Arguments:
             x: Observations, `(*, D)`.
+            missing: Whether NaN stands for a missing entry. Without any entry the value is 0.
 
         Returns:
             One value for each observation, `(*)`.
-        """
-        return torch.logsumexp(self.weights.log() + self.component_log_prob(x), dim=-1)
 
-    def posterior(self, x: Tensor) -> Categorical:
+        Example:
+            >>> means = torch.tensor([[0.0, 0.0], [0.0, 9.0]])
+            >>> eye = torch.eye(2).expand(2, 2, 2)
+            >>> mixture = GaussianMixture(torch.tensor([0.5, 0.5]), means, eye)
+            >>> mixture.log_prob(torch.tensor([0.0, torch.nan]), missing=True)
+            tensor(-0.9189)
+        """
+        log_joint = self.weights.log() + self.component_log_prob(x, missing=missing)
+        return torch.logsumexp(log_joint, dim=-1)
+
+    def posterior(self, x: Tensor, *, missing: bool = False) -> Categorical:
         r"""Return the posterior of the index; its ``probs`` are the responsibilities.
 
         .. math:: r_k(\mathbf{x}) = \frac{w_k\, \mathcal{N}(\mathbf{x} \mid \boldsymbol{\mu}_k,
@@ -227,6 +255,7 @@ class GaussianMixture(LatentVariableModel):
 
         Arguments:
             x: Observations, `(*, D)`.
+            missing: Whether NaN stands for a missing entry. Without any entry it is the prior.
 
         Returns:
             A distribution over the indices with batch shape `(*)`.
@@ -234,11 +263,11 @@ class GaussianMixture(LatentVariableModel):
         Raises:
             ValueError: An x is so far away that its log density is not finite in its dtype.
         """
-        log_joint = self.weights.log() + self.component_log_prob(x)
+        log_joint = self.weights.log() + self.component_log_prob(x, missing=missing)
         _check_near(x, log_joint.logsumexp(-1))
         return Categorical(logits=log_joint)
 
-    def elbo(self, x: Tensor, q: Distribution) -> Tensor:
+    def elbo(self, x: Tensor, q: Distribution, *, missing: bool = False) -> Tensor:
         r"""Return the exact evidence lower bound, a sum over the K indices.
 
         .. math:: \mathcal{L}(q, \theta) = \sum_k q_k \bigl[\log w_k + \log
@@ -248,12 +277,13 @@ class GaussianMixture(LatentVariableModel):
         Arguments:
             x: Observations, `(*, D)`.
             q: One distribution over the K indices for each observation, with batch shape `(*)`.
+            missing: Whether NaN stands for a missing entry.
 
         Returns:
             One value for each observation, `(*)`, at most ``log_prob(x)``.
 
         Raises:
-            TypeError: q is no Categorical, or has another dtype.
+            TypeError: q is not a Categorical, or has another dtype.
             ValueError: q has another batch shape than x, or another number of indices.
 
         Example:
@@ -265,23 +295,40 @@ class GaussianMixture(LatentVariableModel):
             >>> mixture.elbo(x, Categorical(torch.tensor([1.0, 0.0])))
             tensor(-2.5310)
         """
-        probs = self._check_q(x, q).probs
+        probs = self._check_q(x, q, missing).probs
         possible = probs > 0
         log_q = torch.where(possible, probs, 1.0).log()
-        log_joint = self.weights.log() + self.component_log_prob(x)
+        log_joint = self.weights.log() + self.component_log_prob(x, missing=missing)
         # Where q is zero the logarithms are left out, so that their gradients are no NaN either.
         return (probs * torch.where(possible, log_joint - log_q, 0.0)).sum(-1)
 
-    def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def sample(self, n: int, *, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """Draw n component indices, then one observation from each component drawn.
+
+        Arguments:
+            n: The number of draws.
+            generator: The source of randomness, or None for torch's own.
 
         Returns:
             Observations `(n, D)` and the indices `(n,)` of their components.
+
+        Example:
+            >>> eye = torch.eye(2).expand(2, 2, 2)
+            >>> mixture = GaussianMixture(torch.tensor([0.5, 0.5]), torch.zeros(2, 2), eye)
+            >>> x, z = mixture.sample(5, generator=torch.Generator().manual_seed(0))
+            >>> x.shape, z.shape
+            (torch.Size([5, 2]), torch.Size([5]))
         """
         check_count("n", n)
-        check_generator("generator", generator)
-        z = torch.multinomial(self.weights, n, replacement=True, generator=generator)
-        noise = torch.randn(n, self.data_dim, dtype=self.means.dtype, generator=generator)
+        if generator is not None:
+            check_generator("generator", generator)
+        # Where the generator is, so that a seed gives the same draws on any device.
+        there = self.means.device if generator is None else generator.device
+        z = torch.multinomial(self.weights.to(there), n, replacement=True, generator=generator)
+        noise = torch.randn(
+            n, self.data_dim, dtype=self.means.dtype, generator=generator, device=there
+        )
+        z, noise = z.to(self.means.device), noise.to(self.means.device)
         x = self.means[z]
         for k, triangle in enumerate(self._triangles):
             mine = z == k
@@ -289,20 +336,33 @@ class GaussianMixture(LatentVariableModel):
         return x, z
 
     @torch.no_grad()
-    def e_step(self, x: Tensor, q: Distribution | None = None) -> MixtureStatistics:
+    def e_step(
+        self,
+        x: Tensor,
+        q: Distribution | None = None,
+        *,
+        weights: Tensor | None = None,
+        missing: bool = False,
+    ) -> MixtureStatistics:
         r"""Share out each observation among the components, and return the sums that count.
 
         Without q the shares are the responsibilities :math:`q_{ik} = r_k(\mathbf{x}_i)`: the q
         that makes the bound equal to the log-likelihood.
 
+        Missing entries are latent variables as well. Each one's distribution is the conditional
+        one of its component, given the entries that are there.
+
         Arguments:
             x: Observations, `(n, D)`. The memory used does not grow with n.
             q: Other shares: one distribution over the K indices for each observation.
+            weights: How often each observation counts, `(n,)`.
+            missing: Whether NaN stands for a missing entry.
 
         Raises:
-            TypeError: x has another dtype than the parameters, or q is no Categorical.
-            ValueError: A shape does not fit, an element is NaN or infinite, or an x is so far away
-                that its log density is not finite.
+            TypeError: x or the weights have another dtype than the parameters, or q is no
+                Categorical.
+            ValueError: A shape does not fit, an element is NaN or infinite, an x is so far away
+                that its log density is not finite, or a weight is negative.
 
         Example:
             >>> eye = torch.eye(2).expand(2, 2, 2)
@@ -312,28 +372,39 @@ class GaussianMixture(LatentVariableModel):
             >>> mixture.e_step(x).sizes
             tensor([1.0000, 2.0000], dtype=torch.float64)
         """
-        check_tensor("x", x, ("n", self.data_dim))
-        check_same_dtype(x=x, parameters=self.means)
-        shares = repeat(None) if q is None else self._pieces(self._check_q(x, q).probs)
+        self._check_x(x, missing, "n")
+        given = repeat(None) if q is None else self._pieces(self._check_q(x, q, missing).probs)
+        counts = repeat(None) if weights is None else self._pieces(check_weights(weights, x))
         here = _Components(self, torch.float64)
         tiny = torch.finfo(torch.float64).tiny
-        entropy = torch.zeros((), dtype=torch.float64)
+        entropy = torch.zeros_like(here.log_weights[0])
         sizes, shifts = torch.zeros_like(here.log_weights), torch.zeros_like(here.means)
         scatter = torch.zeros_like(self.covariances, dtype=torch.float64)
-        for piece, share in zip(self._pieces(x), shares, strict=False):
-            y = here.whiten(piece.to(torch.float64))
-            if share is None:
-                r = (here.log_weights.unsqueeze(-1) + here.log_prob(y)).softmax(0)
-            else:
-                r = share.mT.to(torch.float64)
-            shared = r.unsqueeze(1) * y
-            # A share of zero adds nothing, and 0 times a finite logarithm is 0.
-            entropy -= (r * r.clamp(min=tiny).log()).sum()
-            sizes += r.sum(1)
-            shifts += shared.sum(2)
-            scatter += here.covariances.products(shared, y)
+        for piece, share, w in zip(self._pieces(x), given, counts, strict=False):
+            for view in here.views(piece.to(torch.float64), missing):
+                y = view.white
+                if share is None:
+                    r = (here.log_weights.unsqueeze(-1) + view.log_prob).softmax(0)
+                else:
+                    r = share[view.rows].mT.to(torch.float64)
+                # A share of zero adds nothing, and 0 times a finite logarithm is 0.
+                surprise = r.clamp(min=tiny).log()
+                if w is not None:
+                    r = r * w[view.rows].to(torch.float64)
+                shared = r.unsqueeze(1) * y
+                entropy -= (r * surprise).sum()
+                sizes += r.sum(1)
+                shifts += shared.sum(2)
+                scatter += here.covariances.products(shared, y)
+                if view.spread is not None and view.entropy is not None:
+                    of_each = r.sum(1)
+                    spread = of_each[:, None, None] * view.spread
+                    eye = torch.eye(self.data_dim, dtype=y.dtype, device=y.device)
+                    scatter += here.covariances.products(spread, eye)
+                    entropy += (of_each * view.entropy).sum()
         _check_near(x, scatter)
-        return MixtureStatistics(self, len(x), entropy, sizes, shifts, scatter)
+        count = len(x) if weights is None else float(weights.sum(dtype=torch.float64))
+        return MixtureStatistics(self, count, entropy, sizes, shifts, scatter)
 
     def bound(self, statistics: MixtureStatistics) -> Tensor:
         r"""Return the bound of this model for the q behind the statistics, in nats.
@@ -354,7 +425,7 @@ class GaussianMixture(LatentVariableModel):
             A float64 tensor without dimensions, differentiable in the parameters.
 
         Raises:
-            TypeError: Its argument is no MixtureStatistics.
+            TypeError: Its argument is not a MixtureStatistics.
             ValueError: The maker of the statistics has another structure or shape.
 
         Example:
@@ -447,17 +518,23 @@ class GaussianMixture(LatentVariableModel):
         floor: float = 1e-6,
         tolerance: float = 1e-6,
         max_iterations: int = 1000,
+        weights: Tensor | Iterable[Tensor] | None = None,
+        missing: bool = False,
         generator: torch.Generator | None = None,
         progress: bool = True,
     ) -> Fit[GaussianMixture]:
-        r"""Return a mixture of high likelihood, found by EM, and the history of the climb.
+        r"""Return a mixture of high likelihood, found by EM, and the history of the fit.
 
         EM ends at a local maximum, and which one depends on the start. So it starts several times
         from centres that are far apart (k-means++, with the columns in units of their standard
         deviations), and the best end is kept.
 
         The likelihood has no highest value: it grows without limit when a component collapses onto
-        a single observation. The floor keeps all variances away from zero.
+        a single observation. The floor keeps all variances away from zero. Where the best end has
+        such a component all the same, a warning says so.
+
+        A constant column says nothing about its own unit. Its floor is taken from the mean variance
+        of the columns that vary, and that is the variance it ends with.
 
         The result does not depend on the units of the columns: it follows when they change. For
         spherical covariances that holds for a change that all columns share.
@@ -476,19 +553,28 @@ class GaussianMixture(LatentVariableModel):
             floor: The smallest variance of a component in any direction, as a fraction of the
                 variance of the data: with standard deviations as units. Zero is no floor.
             tolerance: Stop when an iteration gains no more than this, in nats per observation.
-            max_iterations: The largest number of iterations of each climb.
-            generator: The source of randomness, required where no start is given.
+            max_iterations: The largest number of iterations from each start.
+            weights: How often each observation counts, `(n,)`: a weight of 2 is the observation
+                twice, 0 its absence. Where x is an iterable of batches, an iterable of the weights
+                of each batch.
+            missing: Whether NaN stands for a missing entry. The fit maximises the likelihood of
+                the entries that are there, which is right where it does not depend on the missing
+                values which ones are missing.
+            generator: The source of randomness, or None for torch's own.
             progress: Whether a run of more than two seconds shows how far it is.
 
         Returns:
-            The mixture, in the dtype of x, and the history of the best climb. All is computed in
+            The mixture, in the dtype of x, and the history of the best run. All is computed in
             float64.
 
         Raises:
             TypeError: An argument has the wrong type, or the start another dtype than x.
-            ValueError: A number is out of range, x has a constant column, a variance beyond the
-                range of its dtype or fewer than K distinct observations, the start does not fit,
-                or, with too low a floor, a component has collapsed.
+            ValueError: A number is out of range, x has a variance beyond the range of its dtype,
+                fewer than K distinct observations, or no two different ones, a weight is negative,
+                the start does not fit, or, with too low a floor, a component has collapsed.
+
+        Warns:
+            UserWarning: A component lies on a single point, with all its variances at the floor.
 
         Example:
             >>> from nfbook.data import old_faithful
@@ -504,22 +590,28 @@ class GaussianMixture(LatentVariableModel):
         check_stopping(tolerance, max_iterations)
         if check_real("floor", floor) < 0:
             raise ValueError(f"floor must be at least 0, got {floor}")
-        batches = Batches(x)
+        check_type("missing", missing, bool, "True or False")
+        batches = Batches(x, missing=missing, weights=weights)
         dtype = batches.dtype
         batches = batches.in_float64()
         overall = _spread(batches)
         check_range(overall.covariance, dtype)
         lowest = floor * overall.covariance if floor > 0 else None
 
+        def e_step(
+            model: GaussianMixture, x: Tensor, weights: Tensor | None = None
+        ) -> MixtureStatistics:
+            return model.e_step(x, weights=weights, missing=missing)
+
         def m_step(model: GaussianMixture, statistics: MixtureStatistics) -> GaussianMixture:
             return _not_collapsed(model.m_step(statistics, lowest), overall)
 
-        if start is None:
+        if generator is not None:
             check_generator("generator", generator)
-            assert generator is not None
-            seen = subsample(batches, SAMPLE, generator)
+        if start is None:
+            seen, counts = subsample(batches, SAMPLE, generator=generator)
             starts = [
-                _random_start(seen, overall, num_components, structure, generator)
+                _random_start(seen, counts, overall, num_components, structure, generator)
                 for _ in range(restarts)
             ]
         else:
@@ -527,11 +619,12 @@ class GaussianMixture(LatentVariableModel):
             exact = _Components(start, torch.float64)
             starts = [(exact.log_weights.softmax(0), exact.means, exact.covariances.values)]
         fits = [
-            climb(
+            run_em(
                 _mixture(*parameters, structure, floor=lowest),
                 batches,
                 tolerance=tolerance,
                 max_iterations=max_iterations,
+                e_step=e_step,
                 m_step=m_step,
                 progress=progress,
                 what=f"EM, start {i + 1} of {len(starts)}",
@@ -539,9 +632,23 @@ class GaussianMixture(LatentVariableModel):
             for i, parameters in enumerate(starts)
         ]
         found, history = best(fits)
-        weights, means, covariances = found.weights, found.means, found.covariances
         check_range(found._triangles.square().sum(-1), dtype)
-        return Fit(_mixture(weights, means, covariances, structure, dtype), history)
+        if lowest is not None:
+            _warn_of_single_points(found, lowest)
+        model = _mixture(found.weights, found.means, found.covariances, structure, dtype)
+        return Fit(model, history)
+
+    def check_observations(self, x: Tensor, missing: bool = False) -> None:
+        """Check that x, `(*, D)`, are finite, or NaN where entries may be missing."""
+        self._check_x(x, missing, "*")
+
+    def _check_x(self, x: Tensor, missing: bool, batch: str) -> None:
+        check_type("missing", missing, bool, "True or False")
+        if missing and isinstance(x, Tensor) and x.is_floating_point():
+            # In place of a missing entry any number will do for the other checks.
+            x = torch.where(x.isnan(), 0.0, x)
+        check_tensor("x", x, (batch, self.data_dim))
+        check_same_dtype(x=x, parameters=self.means)
 
     @property
     def _triangles(self) -> Tensor:
@@ -554,8 +661,8 @@ class GaussianMixture(LatentVariableModel):
     def _parameter(self) -> Tensor:
         return self.means
 
-    def _check_q(self, x: Tensor, q: Distribution) -> Categorical:
-        self.check_observations(x)
+    def _check_q(self, x: Tensor, q: Distribution, missing: bool) -> Categorical:
+        self.check_observations(x, missing)
         if not isinstance(q, Categorical):
             raise TypeError(f"q must be a torch.distributions.Categorical, got {type(q).__name__}")
         if q.probs.shape != (*x.shape[:-1], len(self.weights)):
@@ -580,6 +687,26 @@ class GaussianMixture(LatentVariableModel):
         return z
 
 
+@dataclass(frozen=True)
+class _View:
+    """Some observations as each component sees them, all with the same entries missing.
+
+    Attributes:
+        rows: Which observations they are, an index.
+        white: Their white coordinates, `(K, D, m)`, or the expected ones.
+        log_prob: The log densities of the entries that are there, `(K, m)`.
+        spread: The covariance matrices of the white coordinates given these entries, `(K, D, D)`
+            or `(1, D, D)`, or None where nothing is missing.
+        entropy: The entropies of the missing entries given these, `(K,)` or `(1,)`.
+    """
+
+    rows: Tensor | slice
+    white: Tensor
+    log_prob: Tensor
+    spread: Tensor | None = None
+    entropy: Tensor | None = None
+
+
 class _Components:
     """The parameters in one dtype, and observations as each component sees them."""
 
@@ -593,14 +720,66 @@ class _Components:
         # their digits. It makes no other difference.
         self._centre = self.means.detach().mean(0)
         self._white_means = self.covariances.whiten((self.means - self._centre).unsqueeze(-1))
+        # To whiten x once and then to subtract is several times as fast as to whiten each
+        # difference, but loses as many digits as the white means have before the point.
+        widest = float(self._white_means.detach().abs().max())
+        self._near = widest < torch.finfo(dtype).eps ** -0.5 / 32
 
     def whiten(self, x: Tensor) -> Tensor:
         r"""Return :math:`\mathbf{L}_k^{-1} (\mathbf{x} - \boldsymbol{\mu}_k)`, `(K, D, m)`."""
-        return self.covariances.whiten((x - self._centre).mT) - self._white_means
+        if self._near:
+            return self.covariances.whiten((x - self._centre).mT) - self._white_means
+        return self.covariances.whiten(x.mT - self.means.unsqueeze(-1))
 
-    def log_prob(self, y: Tensor) -> Tensor:
-        """Return the log densities `(K, m)` at white coordinates."""
-        return -0.5 * y.square().sum(1) - self.log_normaliser.unsqueeze(-1)
+    def log_prob(self, x: Tensor, missing: bool) -> Tensor:
+        """Return the log densities `(K, m)` of observations `(m, D)`."""
+        views = list(self.views(x, missing))
+        if len(views) == 1:
+            return views[0].log_prob
+        order = torch.cat([torch.arange(len(x), device=x.device)[view.rows] for view in views])
+        return torch.cat([view.log_prob for view in views], dim=1)[:, order.argsort()]
+
+    def views(self, x: Tensor, missing: bool) -> Iterator[_View]:
+        """Yield all observations `(m, D)`, those with the same entries missing together."""
+        if not missing or not bool(x.isnan().any()):
+            yield self._complete(x, slice(None))
+            return
+        patterns, which = (~x.isnan()).unique(dim=0, return_inverse=True)
+        for i, there in enumerate(patterns):
+            rows = (which == i).nonzero().squeeze(1)
+            if bool(there.all()):
+                yield self._complete(x[rows], rows)
+            else:
+                yield self._incomplete(x[rows], rows, there)
+
+    def _complete(self, x: Tensor, rows: Tensor | slice) -> _View:
+        y = self.whiten(x)
+        log_prob = -0.5 * y.square().sum(1) - self.log_normaliser.unsqueeze(-1)
+        return _View(rows, y, log_prob)
+
+    def _incomplete(self, x: Tensor, rows: Tensor, there: Tensor) -> _View:
+        r"""Look at observations that have only some of their entries.
+
+        These are :math:`\boldsymbol{\mu}_o + \mathbf{L}_o \mathbf{y}`, where
+        :math:`\mathbf{L}_o` has their rows of L, and y is standard normal. Let
+        :math:`\mathbf{L}_o \mathbf{L}_o^\top = \mathbf{R} \mathbf{R}^\top`, a Cholesky
+        factorisation, :math:`\mathbf{A} = \mathbf{R}^{-1} \mathbf{L}_o`, with orthonormal rows,
+        and :math:`\mathbf{v} = \mathbf{R}^{-1} (\mathbf{x}_o - \boldsymbol{\mu}_o)`. Then y given
+        these entries has the mean :math:`\mathbf{A}^\top \mathbf{v}` and the covariance matrix
+        :math:`\mathbf{I} - \mathbf{A}^\top \mathbf{A}`.
+        """
+        some = self.covariances.triangles[:, there]
+        factor = torch.linalg.cholesky(some @ some.mT)
+        differences = x[:, there].mT - self.means[:, there].unsqueeze(-1)
+        v = torch.linalg.solve_triangular(factor, differences, upper=False)
+        a = torch.linalg.solve_triangular(factor, some, upper=False)
+        half_log_det = factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        constant = 0.5 * math.log(2 * math.pi)
+        seen, dim = len(some[0]), len(there)
+        log_prob = -0.5 * v.square().sum(1) - (half_log_det + seen * constant).unsqueeze(-1)
+        eye = torch.eye(dim, dtype=x.dtype, device=x.device)
+        entropy = self.covariances.half_log_det - half_log_det + (dim - seen) * (constant + 0.5)
+        return _View(rows, a.mT @ v, log_prob, eye - a.mT @ a, entropy)
 
 
 def _mixture(
@@ -636,47 +815,77 @@ def _not_collapsed(mixture: GaussianMixture, overall: Moments) -> GaussianMixtur
     return mixture
 
 
+def _warn_of_single_points(mixture: GaussianMixture, floor: Tensor) -> None:
+    """Say which components have no variance but that of the floor."""
+    values = mixture.covariances
+    single = structure_called(mixture.structure).collapsed(values, floor).nonzero().flatten()
+    if len(single):
+        which = ", ".join(map(str, single.tolist()))
+        warnings.warn(
+            f"all variances of these components are at the floor: {which}. So each one lies on a "
+            "single point, or at least on a cluster that is smaller than the floor. The likelihood "
+            "depends on the floor then, and is no reason to prefer this fit: take fewer "
+            "components, or another start or floor",
+            stacklevel=4,
+        )
+
+
 def _random_start(
     x: Tensor,
+    counts: Tensor | None,
     overall: Moments,
     num_components: int,
     structure: str,
-    generator: torch.Generator,
+    generator: torch.Generator | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return weights and means of clusters around distant observations, and covariances.
 
     All components start with the covariance within the clusters. With its own one, a cluster of
-    few observations would start collapsed.
+    few observations would start collapsed. A missing entry is replaced by the mean of its column.
     """
     units = overall.covariance.sqrt()
-    scaled = (x - overall.mean) / units
-    centres = k_means_plus_plus(scaled, num_components, generator)
+    scaled = ((x - overall.mean) / units).nan_to_num(nan=0.0)
+    centres = k_means_plus_plus(scaled, num_components, weights=counts, generator=generator)
     exact = "donot_use_mm_for_euclid_dist"  # so each centre is nearest to itself
     nearest = torch.cdist(scaled, centres, compute_mode=exact).argmin(1)
-    sizes = nearest.bincount(minlength=num_components).to(x.dtype)
-    means = torch.zeros_like(centres).index_add(0, nearest, scaled) / sizes.unsqueeze(-1)
+    w = torch.ones_like(scaled[:, 0]) if counts is None else counts
+    sizes = torch.zeros_like(centres[:, 0]).index_add(0, nearest, w)
+    totals = torch.zeros_like(centres).index_add(0, nearest, w.unsqueeze(1) * scaled)
+    means = totals / sizes.unsqueeze(-1)
     within = (scaled - means[nearest]) * units
-    covariances = structure_called(structure).alike(within.mT @ within / len(x), num_components)
-    return sizes / len(x), overall.mean + units * means, covariances
+    covariance = (w.unsqueeze(1) * within).mT @ within / w.sum()
+    covariances = structure_called(structure).alike(covariance, num_components)
+    return sizes / w.sum(), overall.mean + units * means, covariances
 
 
 def _spread(batches: Batches) -> Moments:
-    """Return mean and variance of each column, all of which must vary."""
+    """Return mean and variance of each column, and for a constant one a variance in its place."""
     overall = moments(batches, diagonal=True)
-    if overall.count < 2:
-        raise ValueError(f"x must hold at least 2 observations, got {overall.count}")
     deviations = overall.covariance.sqrt()
-    # Means are rounded too, and smaller deviations than this would be lost in that.
-    rounding = 8 * torch.finfo(torch.float64).eps * overall.mean.abs()
-    wrong = (~((deviations > rounding) & deviations.isfinite())).nonzero()
+    wrong = (~deviations.isfinite()).nonzero()
     if len(wrong):
         j = int(wrong[0])
         raise ValueError(
-            "x must vary in every column, beyond rounding and with a finite variance, got the "
-            f"standard deviation {float(deviations[j]):.3g} about the mean "
-            f"{float(overall.mean[j]):.3g} in column {j}"
+            "x must have a finite variance in every column, got the standard deviation "
+            f"{float(deviations[j]):.3g} about the mean {float(overall.mean[j]):.3g} in column {j}"
         )
-    return overall
+    rounding = ROUNDING * overall.mean.abs()
+    constant = deviations <= rounding
+    if bool(constant.all()):
+        raise ValueError(
+            "x must vary in some column, by more than rounding and with a variance that does not "
+            f"vanish, got n = {overall.rows}, all at or near {_short(overall.mean)}"
+        )
+    instead = overall.covariance[~constant].mean()
+    # Far above the rounding of this column, also after the floor's factor.
+    instead = torch.maximum(instead, (1e4 * rounding).square())
+    return replace(overall, covariance=torch.where(constant, instead, overall.covariance))
+
+
+def _short(point: Tensor) -> str:
+    """Return a point in few words."""
+    numbers = [f"{float(number):.3g}" for number in point[:3]]
+    return f"({', '.join(numbers)}{', ...' if len(point) > 3 else ''})"
 
 
 def _check_near(x: Tensor, values: Tensor) -> None:
@@ -684,7 +893,7 @@ def _check_near(x: Tensor, values: Tensor) -> None:
     if not bool(values.isfinite().all()):
         raise ValueError(
             f"x must be near enough for its log density to be finite in {x.dtype}, "
-            f"got elements up to {float(x.abs().max()):g}"
+            f"got elements up to {float(x.abs().nan_to_num(nan=0.0).max()):g}"
         )
 
 

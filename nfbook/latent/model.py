@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 
 import torch
@@ -32,6 +33,11 @@ class LatentVariableModel(ABC):
     @abstractmethod
     def data_dim(self) -> int:
         """The number of dimensions D of an observation."""
+
+    @property
+    @abstractmethod
+    def num_parameters(self) -> int:
+        """The number of free parameters, as information criteria count them."""
 
     @property
     @abstractmethod
@@ -66,8 +72,12 @@ class LatentVariableModel(ABC):
         """
 
     @abstractmethod
-    def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def sample(self, n: int, *, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """Draw n latent variables from the prior, then one observation for each.
+
+        Arguments:
+            n: The number of draws.
+            generator: The source of randomness, or None for torch's own.
 
         Returns:
             The observations `(n, D)`, then the latent variables that they came from.
@@ -93,6 +103,50 @@ class LatentVariableModel(ABC):
         log_joint: Tensor = prior + self.likelihood(z).log_prob(x)
         return log_joint
 
+    def bic(self, x: Tensor) -> Tensor:
+        r"""Return the Bayesian information criterion; lower is better.
+
+        .. math:: \text{BIC} = P \log n - 2 \log p(\mathbf{X} \mid \theta)
+
+        Here P is ``num_parameters``, and the parameters are the most likely ones for these data.
+
+        Source: G. Schwarz, Estimating the dimension of a model, Annals of Statistics 6 (1978),
+        461-464.
+
+        Arguments:
+            x: The observations that the model was fitted to, `(n, D)`.
+
+        Returns:
+            A tensor without dimensions, in nats.
+
+        Raises:
+            TypeError: x has another dtype than the parameters.
+            ValueError: A shape does not fit, or an element is NaN or infinite.
+        """
+        check_tensor("x", x, ("n", self.data_dim))
+        return self.num_parameters * math.log(len(x)) - 2 * self.log_prob(x).sum()
+
+    def aic(self, x: Tensor) -> Tensor:
+        r"""Return Akaike's information criterion; lower is better.
+
+        .. math:: \text{AIC} = 2 P - 2 \log p(\mathbf{X} \mid \theta)
+
+        Source: H. Akaike, A new look at the statistical model identification, IEEE Transactions
+        on Automatic Control 19 (1974), 716-723.
+
+        Arguments:
+            x: The observations that the model was fitted to, `(n, D)`.
+
+        Returns:
+            A tensor without dimensions, in nats.
+
+        Raises:
+            TypeError: x has another dtype than the parameters.
+            ValueError: A shape does not fit, or an element is NaN or infinite.
+        """
+        check_tensor("x", x, ("n", self.data_dim))
+        return 2 * self.num_parameters - 2 * self.log_prob(x).sum()
+
     def check_observations(self, x: Tensor) -> None:
         """Check that x, `(*, D)`, are finite and have the D and the dtype of the model."""
         check_tensor("x", x, ("*", self.data_dim))
@@ -100,11 +154,11 @@ class LatentVariableModel(ABC):
 
     @abstractmethod
     def _parameter(self) -> Tensor:
-        """Return any parameter of the model, whose dtype is the model's."""
+        """Return any parameter of the model: its dtype and device are the model's."""
 
     @abstractmethod
     def _check_z(self, z: Tensor) -> Tensor:
-        """Refuse a tensor that is no batch of latent variables of this model."""
+        """Refuse a tensor that is not a batch of latent variables of this model."""
 
 
 def _check_batches(x_batch: torch.Size, z_batch: torch.Size) -> None:

@@ -1,4 +1,4 @@
-"""Where EM starts: it climbs to the nearest top, so the start decides which one that is."""
+"""Where EM starts: it ends at a local maximum, and the start decides which one that is."""
 
 from __future__ import annotations
 
@@ -6,11 +6,18 @@ import torch
 from torch import Tensor
 
 from nfbook._checks import check_count, check_generator, check_tensor
+from nfbook.data.batches import check_weights
 
 __all__ = ["k_means_plus_plus"]
 
 
-def k_means_plus_plus(x: Tensor, num_clusters: int, generator: torch.Generator) -> Tensor:
+def k_means_plus_plus(
+    x: Tensor,
+    num_clusters: int,
+    *,
+    weights: Tensor | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
     """Return observations that are far apart, as the first centres of clusters.
 
     The first centre is drawn uniformly from the observations. Each further one is drawn with a
@@ -22,41 +29,57 @@ def k_means_plus_plus(x: Tensor, num_clusters: int, generator: torch.Generator) 
     Arguments:
         x: Observations, `(n, D)`, whose columns have comparable units.
         num_clusters: The number of centres K.
-        generator: The source of randomness.
+        weights: How often each observation counts, `(n,)`.
+        generator: The source of randomness, or None for torch's own.
 
     Returns:
         K different observations, `(K, D)`.
 
     Raises:
         TypeError: An argument has the wrong type.
-        ValueError: x has fewer than K distinct rows.
+        ValueError: x has fewer than K distinct rows, or a weight is negative.
 
     Example:
         >>> x = torch.tensor([[0.0], [0.0], [5.0]])
-        >>> centres = k_means_plus_plus(x, 2, torch.Generator().manual_seed(0))
+        >>> centres = k_means_plus_plus(x, 2, generator=torch.Generator().manual_seed(0))
         >>> centres.sort(0).values.tolist()
         [[0.0], [5.0]]
     """
     check_tensor("x", x, ("n", "D"))
     check_count("num_clusters", num_clusters)
-    check_generator("generator", generator)
-    first = int(torch.randint(len(x), (), generator=generator))
+    if generator is not None:
+        check_generator("generator", generator)
+    device = x.device if generator is None else generator.device
+    if weights is None:
+        first = int(torch.randint(len(x), (), generator=generator, device=device))
+    else:
+        check_weights(weights, x)
+        first = _draw(weights, generator)
     centres = [x[first]]
     distances = _distances(x, x[first])
+    if weights is not None:
+        distances = torch.where(weights > 0, distances, 0.0)
     while len(centres) < num_clusters:
         if not bool((distances > 0).any()):
             raise ValueError(
                 f"x must hold at least {num_clusters} distinct observations, got {len(centres)}"
             )
         # Relative to the largest, so that squares of small distances do not vanish in the sum.
-        chances = (distances / distances.max()).square().cumsum(0)
-        at = torch.rand((), dtype=torch.float64, generator=generator) * chances[-1]
-        # The first place whose cumulative chance is above: never one whose own chance is zero, and
-        # there always is one, since the random number is below 1.
-        chosen = int(torch.searchsorted(chances, at, right=True))
+        chances = (distances / distances.max()).square()
+        chosen = _draw(chances if weights is None else chances * weights, generator)
         centres.append(x[chosen])
         distances = torch.minimum(distances, _distances(x, x[chosen]))
     return torch.stack(centres)
+
+
+def _draw(chances: Tensor, generator: torch.Generator | None) -> int:
+    """Draw an index with probabilities proportional to the chances."""
+    cumulative = chances.to(torch.float64).cumsum(0)
+    device = chances.device if generator is None else generator.device
+    at = torch.rand((), dtype=torch.float64, generator=generator, device=device)
+    # The first place whose cumulative chance is above: never one whose own chance is zero, and
+    # there always is one, since the random number is below 1.
+    return int(torch.searchsorted(cumulative, at.to(chances.device) * cumulative[-1], right=True))
 
 
 def _distances(x: Tensor, centre: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from scipy import stats
 from nfbook.data import batches as batches_module
 from nfbook.data.batches import Batches, moments, subsample
 from nfbook.fitting import Fit, History, best, check_stopping
-from nfbook.latent.em import climb
+from nfbook.latent.em import run_em
 from nfbook.latent.seeding import k_means_plus_plus
 from nfbook.progress import progress_bar
 
@@ -62,7 +62,7 @@ ZEROS = Batches([torch.zeros(3, 1), torch.zeros(1, 1)])
 
 
 def test_history_holds_the_bound_after_every_half_step():
-    model, history = climb(Toy(8.0), ZEROS, tolerance=0.0, max_iterations=3)
+    model, history = run_em(Toy(8.0), ZEROS, tolerance=0.0, max_iterations=3)
     assert model == Toy(1.0)
     assert history.after_e_step.tolist() == [-4 * 8.0**2, -4 * 4.0**2, -4 * 2.0**2, -4 * 1.0]
     assert history.after_m_step.tolist() == [-8 * 4.0**2, -8 * 2.0**2, -8 * 1.0]
@@ -72,33 +72,33 @@ def test_history_holds_the_bound_after_every_half_step():
 
 
 @pytest.mark.parametrize("copies", [1, 10])
-def test_climb_stops_when_an_iteration_gains_the_tolerance_per_observation(copies):
+def test_run_em_stops_when_an_iteration_gains_the_tolerance_per_observation(copies):
     batches = Batches([torch.zeros(4, 1)] * copies)
     # Iteration i gains 3 / 4^i per observation.
     for tolerance, iterations in [(3 / 4**5, 5), (math.nextafter(3 / 4**5, 0), 6)]:
-        history = climb(Toy(1.0), batches, tolerance=tolerance, max_iterations=99).history
+        history = run_em(Toy(1.0), batches, tolerance=tolerance, max_iterations=99).history
         assert (history.iterations, history.converged) == (iterations, True)
-    history = climb(Toy(1.0), batches, tolerance=3 / 4**5, max_iterations=5).history
+    history = run_em(Toy(1.0), batches, tolerance=3 / 4**5, max_iterations=5).history
     assert (history.iterations, history.converged) == (5, True)
-    history = climb(Toy(1.0), batches, tolerance=3 / 4**5, max_iterations=4).history
+    history = run_em(Toy(1.0), batches, tolerance=3 / 4**5, max_iterations=4).history
     assert (history.iterations, history.converged) == (4, False)
 
 
-def test_climb_from_the_top_stays_there():
-    model, history = climb(Toy(0.0), ZEROS, tolerance=0.0, max_iterations=9)
+def test_run_em_from_the_top_stays_there():
+    model, history = run_em(Toy(0.0), ZEROS, tolerance=0.0, max_iterations=9)
     assert (model, history.iterations, history.converged) == (Toy(0.0), 1, True)
 
 
-def test_climb_stops_when_the_bound_falls():
-    model, history = climb(
+def test_run_em_stops_when_the_bound_falls():
+    model, history = run_em(
         Toy(1.0), ZEROS, tolerance=0.0, max_iterations=9, m_step=lambda model, _: Toy(model.t + 1)
     )
     assert (model, history.iterations, history.converged) == (Toy(2.0), 1, True)
 
 
-def test_climb_runs_through_all_batches_in_each_iteration():
+def test_run_em_runs_through_all_batches_in_each_iteration():
     batches = Batches([torch.ones(1, 1), 7 * torch.ones(3, 1)])
-    model = climb(Toy(0.0), batches, tolerance=0.0, max_iterations=99).model
+    model = run_em(Toy(0.0), batches, tolerance=0.0, max_iterations=99).model
     assert model.t == pytest.approx(5.5)
 
 
@@ -109,7 +109,7 @@ def test_another_m_step_takes_the_models_place():
         seen.append((model, statistics))
         return Toy(0.0)
 
-    history = climb(
+    history = run_em(
         Toy(1.0), ZEROS, tolerance=1e-9, max_iterations=9, m_step=straight_to_the_top
     ).history
     assert history.half_steps.tolist() == [-4, -4, 0, 0, 0]
@@ -130,12 +130,12 @@ def test_bad_stopping_rules_are_refused(tolerance, max_iterations, error, messag
     with pytest.raises(error, match=message):
         check_stopping(tolerance, max_iterations)
     with pytest.raises(error, match=message):
-        climb(Toy(1.0), ZEROS, tolerance=tolerance, max_iterations=max_iterations)
+        run_em(Toy(1.0), ZEROS, tolerance=tolerance, max_iterations=max_iterations)
 
 
 def test_best_keeps_the_highest_end_and_the_ends_of_all():
     fits = [
-        climb(Toy(start), ZEROS, tolerance=0.0, max_iterations=2) for start in (8.0, -4.0, 16.0)
+        run_em(Toy(start), ZEROS, tolerance=0.0, max_iterations=2) for start in (8.0, -4.0, 16.0)
     ]
     model, history = best(fits)
     assert model == Toy(-1.0)
@@ -215,13 +215,13 @@ def test_a_climb_shows_its_bar_and_the_bound(clock, monkeypatch):
         clock[0] += 1.5
         return model.m_step(statistics)
 
-    climb(Toy(1.0), ZEROS, tolerance=0.0, max_iterations=5, m_step=slowly, what="my climb")
+    run_em(Toy(1.0), ZEROS, tolerance=0.0, max_iterations=5, m_step=slowly, what="my climb")
     assert "my climb" in screen.getvalue()
     # After the third of five M-steps: -4 (1/8 - 1/4)^2 - 4 (1/8)^2.
     assert "3/5" in screen.getvalue()
     assert "bound -0.125" in screen.getvalue()
     shown = screen.getvalue()
-    climb(Toy(1.0), ZEROS, tolerance=0.0, max_iterations=5, m_step=slowly, progress=False)
+    run_em(Toy(1.0), ZEROS, tolerance=0.0, max_iterations=5, m_step=slowly, progress=False)
     assert screen.getvalue() == shown
 
 
@@ -422,7 +422,8 @@ def test_equal_observations_have_no_variance_at_all(copies):
 def test_every_subset_is_equally_likely_however_the_data_are_cut(cuts):
     batches, g = Batches(list(torch.arange(6.0).reshape(6, 1).split(cuts))), seeded(sum(cuts[:1]))
     subsets = list(itertools.combinations(range(6), 2))
-    drawn = [tuple(sorted(subsample(batches, 2, g).flatten().int().tolist())) for _ in range(3000)]
+    draws = (subsample(batches, 2, generator=g)[0].flatten().int() for _ in range(3000))
+    drawn = [tuple(sorted(draw.tolist())) for draw in draws]
     counts = [drawn.count(subset) for subset in subsets]
     # True subsamples are rejected with probability 1e-6.
     assert stats.chisquare(counts).pvalue > 1e-6
@@ -432,14 +433,18 @@ def test_subsample_of_few_observations_is_all_of_them():
     x = rand(5, 2)
     for size in (5, 9):
         for source in (x, [x[:2], x[2:]]):
-            kept = subsample(Batches(source), size, seeded())
+            kept, weights = subsample(Batches(source), size, generator=seeded())
+            assert weights is None
             assert torch.equal(kept.sort(0).values, x.sort(0).values)
-    assert subsample(Batches(x.float()), 3, seeded()).dtype == torch.float32
+    assert subsample(Batches(x.float()), 3)[0].dtype == torch.float32
 
 
 def test_subsample_keeps_rows_together_and_none_twice():
     x = torch.arange(100.0).reshape(100, 1).expand(100, 3)
-    kept = subsample(Batches(list(x.split(9))), 40, seeded())
+    weights = [part[:, 0] + 1 for part in x.split(9)]
+    batches = Batches(list(x.split(9)), weights=weights)
+    kept, kept_weights = subsample(batches, 40, generator=seeded())
+    assert (kept_weights == kept[:, 0] + 1).all()
     assert kept.shape == (40, 3)
     assert (kept == kept[:, :1]).all()
     assert len(kept.unique(dim=0)) == 40
@@ -447,9 +452,9 @@ def test_subsample_keeps_rows_together_and_none_twice():
 
 def test_subsample_refuses_bad_arguments():
     with pytest.raises(ValueError, match="size must be at least 1, got 0"):
-        subsample(Batches(rand(3, 1)), 0, seeded())
+        subsample(Batches(rand(3, 1)), 0, generator=seeded())
     with pytest.raises(TypeError, match=r"generator must be a torch\.Generator"):
-        subsample(Batches(rand(3, 1)), 2, None)
+        subsample(Batches(rand(3, 1)), 2, generator=0)
 
 
 # Starts --------------------------------------------------------------------------------------
@@ -467,11 +472,41 @@ def test_centres_are_drawn_with_probabilities_proportional_to_squared_distances(
     assert sum(expected.values()) == pytest.approx(1)
     g, counts = seeded(), dict.fromkeys(expected, 0)
     for _ in range(5000):
-        centres = k_means_plus_plus(x, 3, g)
+        centres = k_means_plus_plus(x, 3, generator=g)
         counts[tuple((centres.unsqueeze(1) == x).all(2).int().argmax(1).tolist())] += 1
     # True draws are rejected with probability 1e-6.
     chances = np.array(list(expected.values()))
     assert stats.chisquare(list(counts.values()), 5000 * chances).pvalue > 1e-6
+
+
+def test_a_weight_multiplies_the_chance_of_a_centre():
+    x, weights, g = number([[0.0], [1.0], [3.0], [9.0]]), number([1.0, 2.0, 3.0, 0.0]), seeded()
+    pairs = [k_means_plus_plus(x, 2, weights=weights, generator=g).flatten() for _ in range(3000)]
+    counts = [sum(int(pair[0]) == first for pair in pairs) for first in (0, 1, 3)]
+    assert stats.chisquare(counts, [500, 1000, 1500]).pvalue > 1e-6
+    after = [int(pair[1]) for pair in pairs if int(pair[0]) == 0]  # 2 times 1 against 3 times 9
+    expected = [len(after) * 2 / 29, len(after) * 27 / 29]
+    assert stats.chisquare([after.count(1), after.count(3)], expected).pvalue > 1e-6
+
+
+def test_moments_with_weights_and_missing_entries_are_those_of_what_is_there():
+    x, weights = rand(20, 3) + 1e6, torch.arange(20).remainder(3).double()
+    repeated = x.repeat_interleave(weights.long(), dim=0)
+    for cut in (20, 7):
+        batches = Batches(list(x.split(cut)), weights=list(weights.split(cut)))
+        found, expected = moments(batches), moments(Batches(repeated))
+        assert (found.count, expected.count) == (len(repeated), len(repeated))
+        assert torch.allclose(found.mean, expected.mean, rtol=1e-14)
+        assert torch.allclose(found.covariance, expected.covariance, rtol=1e-9)
+        holey = torch.where(torch.rand(20, 3, generator=seeded()) < 0.5, torch.nan, x)
+        holey[:cut, 1] = torch.nan if cut < 20 else holey[:cut, 1]
+        holey[19] = x[19]
+        found = moments(Batches(list(holey.split(cut)), missing=True), diagonal=True)
+        for j, column in enumerate(holey.mT):
+            there = column[~column.isnan()]
+            assert float(found.mean[j]) == pytest.approx(float(there.mean()), rel=1e-14)
+            variance = float(there.var(correction=0))
+            assert float(found.covariance[j]) == pytest.approx(variance, rel=1e-8)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, F64])
@@ -479,7 +514,7 @@ def test_centres_are_drawn_with_probabilities_proportional_to_squared_distances(
 def test_centres_are_distinct_observations_at_any_scale(dtype, scale):
     x = (scale * rand(20, 3).repeat(4, 1)).to(dtype)
     for seed in range(5):
-        centres = k_means_plus_plus(x, 20, seeded(seed))
+        centres = k_means_plus_plus(x, 20, generator=seeded(seed))
         assert centres.dtype == dtype
         assert torch.equal(centres.unique(dim=0), x.unique(dim=0))
 
@@ -489,14 +524,14 @@ def test_no_centre_is_drawn_twice_at_the_ends_of_the_random_numbers(extreme, mon
     x = number([[1.0], [1.0], [2.0], [3.0], [3.0]])
     monkeypatch.setattr(torch, "rand", lambda *_, **options: number(extreme))
     for seed in range(10):
-        assert len(k_means_plus_plus(x, 3, seeded(seed)).unique()) == 3
+        assert len(k_means_plus_plus(x, 3, generator=seeded(seed)).unique()) == 3
 
 
 def test_too_few_distinct_observations_have_no_start():
     x = torch.tensor([[0.0, 1.0]] * 3 + [[2.0, 1.0]] * 3)
-    assert len(k_means_plus_plus(x, 2, seeded())) == 2
+    assert len(k_means_plus_plus(x, 2, generator=seeded())) == 2
     with pytest.raises(ValueError, match="x must hold at least 3 distinct observations, got 2"):
-        k_means_plus_plus(x, 3, seeded())
+        k_means_plus_plus(x, 3, generator=seeded())
 
 
 @pytest.mark.parametrize(

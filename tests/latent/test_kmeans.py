@@ -27,6 +27,11 @@ def blobs(n, dim, count, seed=0, spread=3.0):
     return centres[torch.randint(count, (n,), generator=g)] + rand(n, dim, seed=seed + 1)
 
 
+def at(means):
+    """A start at these means."""
+    return None if means is None else KMeans(means, torch.ones_like(means[0, 0]))
+
+
 def problem(seed):
     """Return observations, and K of them to start from; all sizes are random, too."""
     g = seeded(seed)
@@ -63,7 +68,7 @@ def test_it_is_the_spherical_mixture_with_equal_weights_and_one_variance():
 
 def test_samples_come_from_all_clusters_alike_and_are_round():
     model, n = KMeans(5 * rand(3, 2), number(4.0)), 20_000
-    x, z = model.sample(n, seeded())
+    x, z = model.sample(n, generator=seeded())
     # Each of these rejects true samples with probability 1e-6.
     assert stats.chisquare(z.bincount(minlength=3)).pvalue > 1e-6
     for column in ((x - model.means[z]) / 2).mT:
@@ -206,7 +211,7 @@ def test_no_other_parameters_have_a_higher_bound():
 def test_bound_never_falls_and_never_exceeds_the_log_likelihood():
     for seed in range(300):
         x, start = problem(seed)
-        fit = KMeans.fit(x, len(start), start=start)
+        fit = KMeans.fit(x, len(start), start=at(start))
         rises = fit.history.half_steps.diff() / len(x)
         assert fit.history.converged
         assert rises.min() > -1e-13
@@ -220,7 +225,7 @@ def test_bound_never_falls_and_never_exceeds_the_log_likelihood():
 
 def test_variance_is_distortion_by_n_d_and_the_last_bound_follows():
     x = blobs(300, 3, 4)
-    model, history = KMeans.fit(x, 4, start=x[:4])
+    model, history = KMeans.fit(x, 4, start=at(x[:4]))
     variance = model.distortion(x) / x.numel()
     assert torch.allclose(model.variance, variance)
     expected = -0.5 * x.numel() * (math.log(2 * math.pi * variance) + 1) - 300 * math.log(4)
@@ -258,7 +263,7 @@ def test_given_q_makes_it_soft_em():
 @pytest.mark.parametrize("seed", range(40))
 def test_same_clusters_as_scikit_learn_from_the_same_start(seed):
     x, start = problem(seed)
-    model, history = KMeans.fit(x, len(start), start=start)
+    model, history = KMeans.fit(x, len(start), start=at(start))
     reference = scikit(x, start)
     assert np.array_equal(model.assign(x), reference.labels_)
     assert np.allclose(model.means, reference.cluster_centers_, rtol=1e-12, atol=1e-12)
@@ -270,7 +275,7 @@ def test_same_clusters_as_scikit_learn_from_the_same_start(seed):
 def test_a_fit_ends_only_when_no_assignment_changes():
     # One round cloud, in which the last changes are rare and gain next to nothing.
     x = rand(20_000, 2)
-    model, history = KMeans.fit(x, 5, start=x[:5])
+    model, history = KMeans.fit(x, 5, start=at(x[:5]))
     assert history.converged
     gains = history.after_e_step.diff() / len(x)
     assert gains[gains > 1e-13][-1] < 1e-6, "the check would be empty"
@@ -283,7 +288,7 @@ def test_a_fit_ends_only_when_no_assignment_changes():
 def test_same_means_as_scikit_learn_on_the_way(iterations):
     x = blobs(3000, 5, 40, spread=1.0)
     start = x[:50]
-    model = KMeans.fit(x, 50, start=start, max_iterations=iterations).model
+    model = KMeans.fit(x, 50, start=at(start), max_iterations=iterations).model
     reference = scikit(x, start, max_iter=iterations)
     assert np.allclose(model.means, reference.cluster_centers_, rtol=1e-12, atol=1e-12)
 
@@ -309,14 +314,14 @@ def test_the_best_restart_is_kept_and_the_generator_decides():
     other = KMeans.fit(x, 12, restarts=4, generator=seeded(2))
     assert not torch.equal(other.model.means, fit.model.means)
     assert torch.equal(
-        KMeans.fit(x, 12, start=x[:12], restarts=4).model.means,
-        KMeans.fit(x, 12, start=x[:12], restarts=1).model.means,
+        KMeans.fit(x, 12, start=at(x[:12]), restarts=4).model.means,
+        KMeans.fit(x, 12, start=at(x[:12]), restarts=1).model.means,
     )
 
 
 def test_fit_stops_at_max_iterations():
     x = blobs(500, 2, 10, spread=1.0)
-    history = KMeans.fit(x, 10, start=x[:10], max_iterations=3).history
+    history = KMeans.fit(x, 10, start=at(x[:10]), max_iterations=3).history
     assert (history.iterations, history.converged) == (3, False)
 
 
@@ -327,8 +332,8 @@ def test_fit_stops_at_max_iterations():
 )
 def test_streaming_finds_the_same(batches):
     x = blobs(150, 3, 5)
-    whole = KMeans.fit(x, 6, start=x[:6])
-    streamed = KMeans.fit(batches(x), 6, start=x[:6])
+    whole = KMeans.fit(x, 6, start=at(x[:6]))
+    streamed = KMeans.fit(batches(x), 6, start=at(x[:6]))
     assert torch.allclose(streamed.model.means, whole.model.means, rtol=1e-12, atol=0)
     assert torch.allclose(
         streamed.history.after_e_step[-1], whole.history.after_e_step[-1], rtol=1e-12, atol=0
@@ -353,8 +358,8 @@ def test_a_start_is_drawn_from_a_part_of_large_data(monkeypatch):
 
 def same_fit(x, transformed_x, transform, log_scale=0.0):
     """Check that the fit follows the data, and that the bound changes by the log-volume."""
-    fit = KMeans.fit(x, 7, start=x[:7])
-    other = KMeans.fit(transformed_x, 7, start=transformed_x[:7])
+    fit = KMeans.fit(x, 7, start=at(x[:7]))
+    other = KMeans.fit(transformed_x, 7, start=at(transformed_x[:7]))
     expected = transform(fit.model.means)
     assert torch.allclose(other.model.means, expected, rtol=1e-9, atol=1e-9 * expected.abs().max())
     assert torch.equal(other.model.assign(transformed_x), fit.model.assign(x))
@@ -383,11 +388,11 @@ def test_fit_follows_a_rotation():
 
 def test_fit_does_not_depend_on_the_order():
     x, order = blobs(200, 3, 5, spread=1.0), torch.randperm(200, generator=seeded())
-    fit = KMeans.fit(x, 7, start=x[:7])
-    other = KMeans.fit(x[order], 7, start=x[:7])
+    fit = KMeans.fit(x, 7, start=at(x[:7]))
+    other = KMeans.fit(x[order], 7, start=at(x[:7]))
     assert torch.allclose(other.model.means, fit.model.means, rtol=1e-12, atol=0)
     assert torch.equal(other.model.assign(x), fit.model.assign(x))
-    swapped = KMeans.fit(x, 7, start=x[:7].flip(0))
+    swapped = KMeans.fit(x, 7, start=at(x[:7].flip(0)))
     assert torch.allclose(swapped.model.means.flip(0), fit.model.means, rtol=1e-12, atol=0)
 
 
@@ -428,7 +433,7 @@ def test_no_cluster_ends_empty_from_a_bad_start(bad):
         "far": x[:5] + number([[0.0], [0.0], [0.0], [1e6], [1e6]]),
         "one place": x[:1] + 1e-9 * rand(5, 2),
     }[bad]
-    model, history = KMeans.fit(x, 5, start=start.contiguous())
+    model, history = KMeans.fit(x, 5, start=at(start.contiguous()))
     assert history.converged
     assert model.assign(x).bincount(minlength=5).min() > 0
     assert (history.half_steps.diff() > -1e-12 * len(x)).all()
@@ -448,14 +453,14 @@ def test_statistics_of_hard_and_soft_steps_add_up():
 
 def test_one_cluster_is_mean_and_mean_variance():
     x = rand(30, 3)
-    for fit in (KMeans.fit(x, 1, start=x[:1]), KMeans.fit(x, 1, generator=seeded())):
+    for fit in (KMeans.fit(x, 1, start=at(x[:1])), KMeans.fit(x, 1, generator=seeded())):
         assert torch.allclose(fit.model.means[0], x.mean(0))
         assert torch.allclose(fit.model.variance, x.var(0, correction=0).mean())
 
 
 def test_as_many_clusters_as_observations():
     x = rand(12, 2)
-    for fit in (KMeans.fit(x, 12, generator=seeded()), KMeans.fit(x, 12, start=x + 0.01)):
+    for fit in (KMeans.fit(x, 12, generator=seeded()), KMeans.fit(x, 12, start=at(x + 0.01))):
         assert fit.model.distortion(x) < 1e-25
         assert sorted(fit.model.assign(x).tolist()) == list(range(12))
         lowest = 1e-6 * x.var(0, correction=0).mean()
@@ -487,9 +492,9 @@ def test_more_clusters_than_distinct_observations():
     with pytest.raises(ValueError, match="x must hold at least 4 distinct observations, got 3"):
         KMeans.fit(x, 4, generator=seeded())
     with pytest.raises(ValueError, match="x must hold at least 16 distinct observations, got 15"):
-        KMeans.fit(x, 16, start=rand(16, 2))
+        KMeans.fit(x, 16, start=at(rand(16, 2)))
     # Means given by hand can all be served but one, which is not missed.
-    model, history = KMeans.fit(x, 4, start=torch.cat([x[:3], x[:1] + 1]))
+    model, history = KMeans.fit(x, 4, start=at(torch.cat([x[:3], x[:1] + 1])))
     assert model.distortion(x) < 1e-25
     assert history.half_steps.isfinite().all()
 
@@ -499,7 +504,7 @@ def test_more_clusters_than_distinct_observations():
 def test_equal_observations_are_refused(value, count):
     x = torch.full((10, 2), value, dtype=F64)
     with pytest.raises(ValueError, match="x must hold at least 2 distinct observations, got 10 eq"):
-        KMeans.fit(x, count, start=rand(count, 2))
+        KMeans.fit(x, count, start=at(rand(count, 2)))
 
 
 @pytest.mark.parametrize("start", [None, blobs(50, 2, 3)[:3]], ids=["random", "given"])
@@ -518,14 +523,14 @@ def test_a_variance_beyond_the_dtype_is_refused(scale, dtype, variance, start):
     message = f"x must have a variance within the range of {dtype}, got {variance}$"
     for data in (x, [x[:20], x[20:]]):
         with pytest.raises(ValueError, match=message):
-            KMeans.fit(data, 3, start=start, generator=seeded())
+            KMeans.fit(data, 3, start=at(start), generator=seeded())
 
 
 def test_a_variance_within_clusters_beyond_the_dtype_is_refused():
     x = (1e-17 * number([[0.0], [1e-7], [1.0], [1.0 + 1e-7]])).float()
     message = r"x must have a variance within the range of torch\.float32, got \d\.\d+e-4\d$"
     with pytest.raises(ValueError, match=message):
-        KMeans.fit(x, 2, start=x[1:3])
+        KMeans.fit(x, 2, start=at(x[1:3]))
 
 
 @pytest.mark.parametrize("scale", [2.0**-52, 2.0**60])
@@ -555,14 +560,14 @@ def test_tight_clusters_far_apart():
 @pytest.mark.parametrize("scale", [1.0, 1e-8, 1e8])
 def test_float32_is_computed_in_float64(scale):
     x = (scale * blobs(400, 3, 5)).float()
-    fit = KMeans.fit(x, 5, start=x[:5])
-    exact = KMeans.fit(x.double(), 5, start=x[:5].double())
+    fit = KMeans.fit(x, 5, start=at(x[:5]))
+    exact = KMeans.fit(x.double(), 5, start=at(x[:5].double()))
     assert fit.model.means.dtype == fit.model.variance.dtype == torch.float32
     assert torch.equal(fit.model.means, exact.model.means.float())
     assert torch.equal(fit.history.half_steps, exact.history.half_steps)
     assert torch.equal(fit.model.assign(x), exact.model.assign(x.double()))
     assert fit.model.log_prob(x).dtype == torch.float32
-    streamed = KMeans.fit(list(x.split(100)), 5, start=x[:5])
+    streamed = KMeans.fit(list(x.split(100)), 5, start=at(x[:5]))
     assert torch.allclose(streamed.model.means, fit.model.means)
 
 
@@ -622,12 +627,11 @@ def test_bad_parameters_are_refused(means, variance, error, message):
         ({"floor": 0.0}, ValueError, r"floor must be positive, got 0\.0"),
         ({"floor": "1"}, TypeError, "floor must be a number, got str"),
         ({"max_iterations": 0}, ValueError, "max_iterations must be at least 1, got 0"),
-        ({"generator": None}, TypeError, "generator must be a torch.Generator, got NoneType"),
         ({"generator": 0}, TypeError, "generator must be a torch.Generator, got int"),
         ({"progress": 1}, TypeError, "progress must be True or False, got int"),
-        ({"start": [0.0]}, TypeError, "start must be a torch.Tensor, got list"),
-        ({"start": rand(2, 2)}, ValueError, r"start must have shape \(3, 2\), got \(2, 2\)"),
-        ({"start": rand(3, 2).float()}, TypeError, "x and start must have the same dtype"),
+        ({"start": rand(3, 2)}, TypeError, "start must be a KMeans, got Tensor"),
+        ({"start": at(rand(2, 2))}, ValueError, "start must have K = 3 and D = 2, got 2 and 2"),
+        ({"start": at(rand(3, 2).float())}, TypeError, "x and start must have the same dtype"),
         # Numbers are looked at before the data are run through.
         ({"x": None, "num_clusters": 0}, ValueError, "num_clusters must be at least 1"),
         ({"x": None, "restarts": 0}, ValueError, "restarts must be at least 1"),
@@ -693,23 +697,24 @@ def test_the_first_centres_do_not_depend_on_the_unit(dtype):
     x = torch.tensor([[0.0, 0.0], [3.0, 1.0], [3.0, 1.0], [-1.0, 7.0]], dtype=dtype)
     info = torch.finfo(dtype)
     for seed in range(20):
-        centres = k_means_plus_plus(x, 3, seeded(seed))
+        centres = k_means_plus_plus(x, 3, generator=seeded(seed))
         assert len(centres.unique(dim=0)) == 3
         for unit in (2.0**-100, 2.0**100, info.max / 16, info.tiny):
-            scaled = k_means_plus_plus(unit * x, 3, seeded(seed))
+            scaled = k_means_plus_plus(unit * x, 3, generator=seeded(seed))
             assert torch.equal(scaled, unit * centres), unit
 
 
 def test_the_first_centres_may_lie_at_all_distances():
     x = number([[0.0], [1e-300], [1.0], [1e150]])
     for seed in range(20):
-        assert k_means_plus_plus(x, 4, seeded(seed)).sort(0).values.tolist() == x.tolist()
+        centres = k_means_plus_plus(x, 4, generator=seeded(seed))
+        assert centres.sort(0).values.tolist() == x.tolist()
 
 
 def test_first_centres_need_finite_distances():
     x = number([[1.7e308, 0.0], [-1.7e308, 0.0]])
     with pytest.raises(ValueError, match=r"x must have finite distances .* up to 1\.7e\+308"):
-        k_means_plus_plus(x, 2, seeded())
+        k_means_plus_plus(x, 2, generator=seeded())
 
 
 @pytest.mark.parametrize(
@@ -742,3 +747,58 @@ def test_m_step_wants_its_own_statistics_and_some_variance():
     with pytest.raises(ValueError, match="floor must be given where every observation lies at its"):
         model.m_step(model.e_step(x))
     assert model.m_step(model.e_step(x), number([0.1, 0.3])).variance.item() == pytest.approx(0.2)
+
+
+# Weights of observations ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("few", [0, 1000])
+@pytest.mark.parametrize("rows", [7, 1000])
+def test_a_weight_of_two_is_the_observation_twice(few, rows, monkeypatch):
+    monkeypatch.setattr("nfbook.latent.kmeans.FEW", few)
+    monkeypatch.setattr("nfbook.latent.kmeans.ROWS", rows)
+    x, weights = blobs(60, 2, 4), torch.arange(60).remainder(4).double()
+    repeated = x.repeat_interleave(weights.long(), dim=0)
+    start = at(x[1:5])
+    one, other = start.e_step(x, weights=weights), start.e_step(repeated)
+    assert one.count == other.count
+    for name in ("sizes", "shifts", "scatter"):
+        assert torch.allclose(getattr(one, name), getattr(other, name), rtol=1e-10, atol=1e-10)
+    fit = KMeans.fit(repeated, 4, start=start)
+    for data, given in ((x, weights), (list(x.split(25)), list(weights.split(25)))):
+        same = KMeans.fit(data, 4, weights=given, start=start)
+        assert torch.allclose(same.model.means, fit.model.means)
+        assert torch.allclose(same.model.variance, fit.model.variance)
+        ends = [float(one.history.after_e_step[-1]) for one in (same, fit)]
+        assert ends[0] == pytest.approx(ends[1], rel=1e-10)
+
+
+def test_no_cluster_goes_to_an_observation_of_weight_zero():
+    x = torch.cat([blobs(50, 2, 3), number([[1e6, 1e6]])])
+    weights = torch.ones_like(x[:, 0])
+    weights[-1] = 0.0
+    for start in (None, at(torch.cat([x[:2], number([[-1e5, 1e5]])]))):
+        for seed in range(3):
+            fit = KMeans.fit(x, 3, weights=weights, start=start, generator=seeded(seed))
+            assert fit.model.means.abs().max() < 100
+    empty = at(number([[0.0, 0.0], [-1e5, 1e5]]))
+    assert empty.e_step(x, weights=weights).farthest.abs().max() < 100
+
+
+def test_all_tensors_are_made_where_the_data_are():
+    x = blobs(50, 2, 3).float() + 1e3
+    with torch.device("meta"):
+        model, history = KMeans.fit(x, 3, weights=torch.ones_like(x[:, 0]), generator=seeded())
+        drawn, z = model.sample(3)
+        assigned = KMeans(x[:3], 1.0).assign(x)
+    for tensor in (model.means, model.variance, history.half_steps, drawn, z, assigned):
+        assert tensor.device.type == "cpu"
+    assert model.distortion(x) > 0
+
+
+def test_a_fit_starts_at_its_start():
+    x = blobs(50, 2, 3)
+    start = KMeans(x[:3], number(0.7))
+    history = KMeans.fit(x, 3, start=start, max_iterations=1).history
+    first = start.bound(start.e_step(x))
+    assert float(history.after_e_step[0]) == pytest.approx(float(first), rel=1e-12)

@@ -144,7 +144,7 @@ def closed_form(kind: type[PPCA], x: Tensor | Iterable[Tensor], latent_dim: int)
         count, mean, eigenvalues, directions = _by_singular_values(x.to(torch.float64))
     else:
         known = moments(batches)
-        count, mean = known.count, known.mean
+        count, mean = known.rows, known.mean
         check_varies(mean, known.covariance.diagonal())
         ascending, vectors = torch.linalg.eigh(known.covariance)
         # Never negative but for rounding.

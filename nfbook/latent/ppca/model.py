@@ -23,7 +23,7 @@ from nfbook._checks import (
 )
 from nfbook.data.batches import Batches
 from nfbook.fitting import Fit, check_stopping, robbins_monro
-from nfbook.latent.em import climb
+from nfbook.latent.em import run_em
 from nfbook.latent.model import LatentVariableModel
 from nfbook.latent.ppca.closed_form import (
     Climber,
@@ -630,7 +630,7 @@ class PPCA(LatentVariableModel):
                     "start must have a loading that is not zero, where EM stays, got zero"
                 )
         if method == "em":
-            found, history = climb(
+            found, history = run_em(
                 Climber(start._in_double(), accelerate),
                 batches,
                 tolerance=tolerance,
