@@ -23,7 +23,7 @@ from nfbook.flows import (
     StandardNormal,
     Transformed,
 )
-from nfbook.transforms import Affine, Box, Compose, DataUnits, Permutation, Spline
+from nfbook.transforms import Affine, Box, Compose, DataUnits, Exp, Permutation, Spline
 
 
 def test_base_is_torchs_normal():
@@ -111,7 +111,11 @@ def test_masks_and_vectors_of_the_wrong_kind():
     for mask in (3, None, torch.tensor([True, False])):
         with pytest.raises(TypeError, match="mask must be a str, or a list or tuple of tensors"):
             RealNVP(2, mask=mask)
-    for flow in (RealNVP(2), NeuralSplineCoupling(2), Chain(Fixed(2, Permutation.reversal(2)))):
+    for flow in (
+        RealNVP(2),
+        NeuralSplineCoupling(2),
+        Chain(Fixed(2, Permutation, torch.tensor([1, 0]))),
+    ):
         with pytest.raises(ValueError, match=r"z must have shape \(\*, 2\), got \(5, 3\)"):
             flow.transform()(torch.zeros(5, 3))
     for bound in (0.0, -3.0):
@@ -137,23 +141,59 @@ def test_a_transform_with_networks_cannot_be_fixed(family):
     with pytest.raises(
         TypeError, match="transform must consist of tensors, numbers and transforms"
     ):
-        Fixed(2, family(2).transform())
+        Transformed(PlanarFlow(2), family(2).transform())
 
 
 def test_a_fixed_transform_fits_its_flow():
-    for wrong in (Permutation.reversal(3), Box(torch.zeros(3), 1.0)):
+    for kind, tensor, *others in (
+        (Permutation, torch.tensor([2, 1, 0])),
+        (Box, torch.zeros(3), 1.0),
+    ):
         with pytest.raises(ValueError, match="transform must be one of vectors of size 2"):
-            Fixed(2, wrong)
+            Fixed(2, kind, tensor, *others)
+    with pytest.raises(TypeError, match="kind must be a class of nfbook transforms, got Exp"):
+        Fixed(2, Exp())
+    with pytest.raises(TypeError, match="missing a required argument: 'high'"):
+        Fixed(2, Box, 0.0)
+    with pytest.raises(TypeError, match="got Compose with a list as transforms"):
+        Fixed(2, Compose, [Exp()])
     with pytest.raises(ValueError, match="transform must have all vectors as its domain"):
         Transformed(PlanarFlow(2), Box(0.0, 1.0).inv)
-    double = DataUnits(torch.zeros(2).double(), torch.zeros(2).double())
-    assert Fixed(2, Compose([double.inv, double]))().sample().shape == (2,)
+    double = torch.zeros(2).double()
+    assert Fixed(2, DataUnits, double, double)().sample().dtype == torch.float64
+    assert Fixed(2, Exp).double()().sample().dtype == torch.float64
+
+
+def test_a_fixed_transform_is_checked_once():
+    """Its constructor looks at the values when the flow is made, and not at each call."""
+    with pytest.raises(ValueError, match="low must be below high"):
+        Fixed(2, Box, torch.ones(2), 0.0)
+    flow = Fixed(2, Box, torch.zeros(2), 1.0)
+    torch.compiler.reset()
+    compiled = torch.compile(lambda z: flow.transform()(z), fullgraph=True, backend="eager")
+    assert torch.equal(compiled(torch.zeros(2)), torch.full((2,), 0.5))
+
+
+def test_chains_print_flat():
+    flow = Chain(AffineFlow(2, 3), Chain(Fixed(2, Permutation, torch.tensor([1, 0]))))
+    flow = Transformed(flow, Compose([DataUnits(torch.zeros(2), torch.zeros(2)), Box(0.0, 1.0)]))
+    lines = repr(flow).splitlines()
+    assert lines[0] == "Transformed(features=2, context=3"
+    assert "    (parameters_of): ConditionalParameters(" in lines
+    assert lines[-4:] == [
+        "  Fixed(Permutation, features=2, order=(2,))",
+        "  Fixed(DataUnits, features=2, shift=(2,), log_scale=(2,))",
+        "  Fixed(Box, features=2, low=0.0, high=1.0, margin=0.0)",
+        ")",
+    ]
+    parts = flow.transform(torch.zeros(3)).transforms
+    assert [type(part).__name__ for part in parts] == ["Affine", "Permutation", "DataUnits", "Box"]
 
 
 def test_what_is_measured_on_data_has_no_gradient():
     x, p = rand(20, 2).requires_grad_(), torch.zeros(2, requires_grad=True)
     assert not DataUnits.from_data(x).shift.requires_grad
-    assert not any(b.requires_grad for b in Fixed(2, Affine(p)).buffers())
+    assert not any(b.requires_grad for b in Fixed(2, Affine, p).buffers())
     chain = Chain(ActNormFlow(2), AffineFlow(2)).double()
     chain.start_from(x)
     assert not any(b.requires_grad for b in chain.buffers())

@@ -24,7 +24,7 @@ F64 = torch.float64
 
 def points_and_context(flow: Flow, n: int = 6, seed: int = 7) -> tuple[torch.Tensor, object]:
     """Return n points around the origin and one context for each, or None."""
-    like = flow.get_buffer("like")
+    like = flow.like
     y = 1.5 * rand(n, flow.features, seed=seed).to(like.dtype)
     context = rand(n, flow.context, seed=seed + 1).to(like.dtype) if flow.context else None
     return y, context
@@ -157,7 +157,7 @@ def check_samples_agree(flow: Flow, false_alarms: float = 1e-4) -> None:
 def check_starts_as_the_base(flow: Flow, tolerance: float) -> None:
     """A new flow leaves the base distribution as it is, whatever the context."""
     y, context = points_and_context(flow)
-    base = StandardNormal(flow.features, like=flow.get_buffer("like"))
+    base = StandardNormal(flow.features, like=flow.like)
     assert_near(flow(context).log_prob(y), base.log_prob(y), tolerance)
 
 
