@@ -16,14 +16,26 @@ from nfbook.flows import (
     Chain,
     Fixed,
     FlowDistribution,
+    LangevinFlow,
     NeuralSplineAutoregressive,
     NeuralSplineCoupling,
     PlanarFlow,
+    QRFlow,
     RealNVP,
     StandardNormal,
     Transformed,
 )
-from nfbook.transforms import Affine, Box, Compose, DataUnits, Exp, Permutation, Spline
+from nfbook.objectives import flow_matching_loss
+from nfbook.transforms import (
+    Affine,
+    Box,
+    Compose,
+    DataUnits,
+    Exp,
+    Permutation,
+    Spline,
+    rademacher,
+)
 
 
 def test_base_is_torchs_normal():
@@ -64,7 +76,100 @@ def test_domains_and_codomains():
     assert t.domain is t.inv.codomain is constraints.real_vector
 
 
+# ---- draws --------------------------------------------------------------------------------------
+
+
+def test_parameters_with_a_batch_get_noise_of_their_own():
+    shift = torch.arange(3.0, dtype=torch.float64).view(3, 1).expand(3, 2)
+    base = StandardNormal(2, like=shift)
+    q = FlowDistribution(base, Affine(shift))
+    assert q.batch_shape == (3,)
+    for shape in ((), (3,), (5,)):
+        z = q.sample(shape, generator=seeded()) - shift
+        assert z.shape == (*shape, 3, 2)
+        assert z.flatten().unique().numel() == z.numel()
+    expected = Normal(shift, 1.0).log_prob(torch.zeros(2)).sum(-1)
+    torch.testing.assert_close(q.log_prob(torch.zeros(2).double()), expected)
+    assert FlowDistribution(base.expand((4, 1)), Affine(shift)).batch_shape == (4, 3)
+    assert FlowDistribution(q, Affine(rand(4, 1, 2))).batch_shape == (4, 3)
+    torchs = MultivariateNormal(torch.zeros(2).double(), torch.eye(2).double())
+    assert FlowDistribution(torchs, Affine(shift)).batch_shape == (3,)
+    with pytest.raises(ValueError, match=r"base must have a batch shape that fits .* \(3,\), got"):
+        FlowDistribution(base.expand((4,)), Affine(shift))
+
+
+def test_mean_and_variance_say_how_to_estimate_them():
+    q = PlanarFlow(2)()
+    with pytest.raises(NotImplementedError, match=r"no mean in closed form; .*\.mean\(0\)"):
+        q.mean  # noqa: B018
+    for name in ("variance", "stddev"):
+        with pytest.raises(NotImplementedError, match=r"no variance in .*\.var\(0\)"):
+            getattr(q, name)
+
+
+@pytest.mark.parametrize("batch", [(), (7,)])
+def test_many_draws_go_through_the_transform_in_pieces(batch):
+    sizes = []
+
+    class Watched(Affine):
+        def call_and_ladj(self, z):
+            sizes.append(z.numel())
+            return super().call_and_ladj(z)
+
+    base = StandardNormal(5, batch)
+    q = FlowDistribution(base, Watched(torch.ones(5)), check=False)
+    y = q.sample((40, 1000), generator=seeded())
+    assert y.shape == (40, 1000, *batch, 5)
+    assert max(sizes) <= 2**16 < sum(sizes) == y.numel()
+    assert torch.equal(y, q.rsample((40, 1000), generator=seeded()))
+    assert q.sample((0,)).shape == (0, *batch, 5)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+def test_a_compiled_draw_takes_batches_of_any_size():
+    flow = AffineFlow(2, context=1, generator=seeded())
+    torch.compiler.reset()
+    draw = torch.compile(lambda c: flow(c).sample((3,)), fullgraph=True, backend="aot_eager")
+    for n in (4, 5, 6):
+        assert draw(torch.zeros(n, 1)).shape == (3, n, 2)
+
+
+def test_a_generator_is_torchs_or_none():
+    q, x = CNF(2)(), torch.zeros(3, 2)
+    for function in (
+        lambda **given: q.sample((3,), **given),
+        lambda **given: q.rsample((3,), **given),
+        lambda **given: q.rsample_and_log_prob((3,), **given),
+        lambda **given: StandardNormal(2).rsample((3,), **given),
+        lambda **given: rademacher(x, **given),
+        lambda **given: flow_matching_loss(CNF(2), x, **given),
+        lambda **given: PlanarFlow(2, **given),
+        lambda **given: QRFlow(2, **given),
+        lambda **given: CNF(2, **given),
+        lambda **given: LangevinFlow(StandardNormal(2).log_prob, 2, **given),
+    ):
+        with pytest.raises(TypeError, match="generator must be a torch.Generator"):
+            function(generator=0)
+        function(generator=None)
+        function()
+
+
+# ---- dtype and device ---------------------------------------------------------------------------
+
+
+def test_the_dtype_is_that_of_the_parameters():
+    """However they came: a state may be loaded in place of the parameters."""
+    for family in (PlanarFlow, ActNormFlow, CNF):
+        flow = family(2)
+        flow.load_state_dict(family(2).double().state_dict(), assign=True)
+        assert flow().sample().dtype == torch.float64
+        assert flow().log_prob(torch.zeros(2).double()).dtype == torch.float64
+
+
 def test_flows_say_their_sizes():
+    assert repr(PlanarFlow(2, 3, length=4)).startswith(
+        "PlanarFlow(\n  features=2, context=3, length=4"
+    )
     assert "features=2, context=3" in repr(RealNVP(2, 3))
     assert "inputs=1, context=3, units=64" in repr(RealNVP(2, 3))
 
