@@ -148,7 +148,7 @@ def test_a_generator_is_torchs_or_none():
         lambda **given: CNF(2, **given),
         lambda **given: LangevinFlow(StandardNormal(2).log_prob, 2, **given),
     ):
-        with pytest.raises(TypeError, match="generator must be a torch.Generator"):
+        with pytest.raises(TypeError, match=r"generator must be a torch\.Generator"):
             function(generator=0)
         function(generator=None)
         function()

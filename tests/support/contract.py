@@ -183,11 +183,14 @@ def check_gradients(flow: Flow) -> None:
         reached = torch.autograd.grad(total, values, allow_unused=True)
         assert all(gradient is not None for gradient in reached)
         start = point.clone().requires_grad_()
-        assert gradcheck(function, (start, *values), atol=1e-5, rtol=1e-4)
+        assert gradcheck(lambda z, f=function: f(z, *values), start, atol=1e-5, rtol=1e-4)
+        # The fast mode takes one random direction through all parameters, in place of each of them.
+        of_values = lambda *v, f=function: f(point, *v)  # noqa: E731
+        assert gradcheck(of_values, values, atol=1e-5, rtol=1e-4, fast_mode=True)
         # By the parameters too, where points are constants, as noise and data are.
         for inputs, of in (
             ((start,), lambda z, f=function: f(z, *values)),
-            (values, lambda *v, f=function: f(point, *v)),
+            (values, of_values),
         ):
             assert gradgradcheck(of, inputs, atol=1e-4, rtol=1e-3, fast_mode=True)
 
@@ -410,20 +413,21 @@ class Score(torch.nn.Module):
 
 def check_compile(case: Case) -> None:
     """torch.compile follows both directions, gradients included, without a break."""
-    flow = make(case, context=2, length=2, scale=0.3)
+    flow = make(case, context=2, length=case.compiled, scale=0.3)
     y, context = points_and_context(flow)
-    for function in (
-        lambda point, c: flow(c).log_prob(point),
-        lambda point, c: flow(c).transform.call_and_ladj(point)[1],
-    ):
-        torch.compiler.reset()
-        compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
-        parameters = list(flow.parameters())
-        value, expected = compiled(y, context), function(y, context)
+
+    def function(point, c):
+        q = flow(c)
+        return q.log_prob(point), q.transform.call_and_ladj(point)[1]
+
+    torch.compiler.reset()
+    compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
+    parameters = list(flow.parameters())
+    for value, expected in zip(compiled(y, context), function(y, context), strict=True):
         assert_near(value, expected, 1e-10 * (1 + expected.abs().max()))
         for a, b in zip(
-            torch.autograd.grad(value.sum(), parameters, allow_unused=True),
-            torch.autograd.grad(expected.sum(), parameters, allow_unused=True),
+            torch.autograd.grad(value.sum(), parameters, allow_unused=True, retain_graph=True),
+            torch.autograd.grad(expected.sum(), parameters, allow_unused=True, retain_graph=True),
             strict=True,
         ):
             if b is not None:
