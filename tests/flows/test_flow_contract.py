@@ -169,6 +169,11 @@ def test_compile(case):
 
 
 @each
+def test_a_distribution_holds_its_parameters(case):
+    contract.check_holds_its_parameters(case)
+
+
+@each
 def test_bad_input(case):
     make_flow = FAMILIES[case.name]
     with pytest.raises(ValueError, match="features must be at least 1, got 0"):

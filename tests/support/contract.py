@@ -206,6 +206,28 @@ class Direction(torch.nn.Module):
         return getattr(self.flow.transform(context), self.way)(point)
 
 
+def check_holds_its_parameters(case: Case) -> None:
+    """A distribution uses the parameters that it was made of, whatever becomes of the flow's."""
+    for context in (0, 2):
+        flow, other = (make(case, context=context, scale=0.3, seed=seed) for seed in (0, 1))
+        y, c = points_and_context(flow)
+        expected = other(c).log_prob(y)
+        own = flow(c)
+        before = own.log_prob(y).detach()
+        state = {name: value.detach().clone() for name, value in other.state_dict().items()}
+        named = {name: state[name].requires_grad_() for name, _ in flow.named_parameters()}
+        log_prob = functional_call(flow, state, (c,)).log_prob(y)
+        assert_near(log_prob, expected, 1e-9 * (1 + expected.detach().abs().max()))
+        slopes = torch.autograd.grad(log_prob.sum(), list(named.values()))
+        wanted = torch.autograd.grad(expected.sum(), list(other.parameters()))
+        for slope, right in zip(slopes, wanted, strict=True):
+            assert_near(slope, right, 1e-8 * (1 + right.abs().max()))
+        with torch.no_grad():
+            for parameter in flow.parameters():
+                parameter += 0.1
+        assert_near(own.log_prob(y), before, 1e-12 * (1 + before.abs().max()))
+
+
 # ---- shapes and types -----------------------------------------------------------------------
 
 
