@@ -33,12 +33,7 @@ class ActNormFlow(AffineFlow):
 
     As a layer between others it belongs in a `Chain`, whose `start_from` passes the data on.
 
-    Arguments:
-        features: The dimension D.
-        context: The size of the context that gives m and s; 0 for free ones.
-        length: The number of trained layers. Several are again one affine map.
-        hidden_features: The widths of the network from context to parameters.
-        generator: The source of the initial parameters.
+    The arguments are those of `ParametricFlow`, with one layer unless more are asked for.
 
     Example:
         >>> x = torch.tensor([[1.0, 5.0], [3.0, 5.0]])
@@ -56,7 +51,7 @@ class ActNormFlow(AffineFlow):
         self,
         features: int,
         context: int = 0,
-        length: int = 1,
+        length: int | None = None,
         hidden_features: Sequence[int] = (64, 64),
         *,
         generator: torch.Generator | None = None,
@@ -64,7 +59,8 @@ class ActNormFlow(AffineFlow):
         super().__init__(features, context, length, hidden_features, generator=generator)
         self.register_buffer("mean", torch.zeros(features))
         self.register_buffer("log_std", torch.zeros(features))
-        self.register_buffer("started", torch.tensor(False))
+        # Not a bool, since torch's `AveragedModel` may average the buffers, too.
+        self.register_buffer("started", torch.zeros(()))
 
     def start_from(self, x: Tensor) -> None:
         """Take mean and standard deviation from data, unless that was done before.
@@ -91,4 +87,6 @@ class ActNormFlow(AffineFlow):
 
     def transform(self, context: Tensor | None = None) -> Transform:
         """Return the trained layers, followed by the step to the data's units."""
-        return Compose([super().transform(context), DataUnits(self.mean, self.log_std)])
+        # Copies: a distribution stays as it is when the flow starts afterwards.
+        units = DataUnits(self.mean.clone(), self.log_std.clone())
+        return Compose([super().transform(context), units])

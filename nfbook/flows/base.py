@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from itertools import chain
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from nfbook._checks import check_count, check_type
+from nfbook._checks import check_count, check_generator, check_type
 from nfbook.flows.distribution import FlowDistribution, StandardNormal
+from nfbook.networks import ConditionalParameters
 from nfbook.transforms.base import Transform
 
-__all__ = ["Flow", "FlowDistribution", "StandardNormal"]
+__all__ = ["Flow", "FlowDistribution", "ParametricFlow", "StandardNormal"]
 
 
 class Flow(nn.Module, ABC):
@@ -40,12 +44,23 @@ class Flow(nn.Module, ABC):
         check_count("features", features)
         check_count("context", context, minimum=0)
         self.features, self.context = features, context
-        # Follows the module to another dtype or device, for the base distribution.
-        self.register_buffer("like", torch.empty(0), persistent=False)
 
     def extra_repr(self) -> str:
         """Say the sizes of vectors and contexts."""
         return f"features={self.features}, context={self.context}"
+
+    @property
+    def like(self) -> Tensor:
+        """An empty tensor with the dtype and the device of the flow's parameters.
+
+        Example:
+            >>> from nfbook.flows import PlanarFlow
+            >>> PlanarFlow(2).double().like.dtype
+            torch.float64
+        """
+        tensors = chain(self.parameters(), self.buffers())
+        first = next((tensor for tensor in tensors if tensor.is_floating_point()), None)
+        return torch.empty(0) if first is None else first.detach().new_empty(0)
 
     @abstractmethod
     def transform(self, context: Tensor | None = None) -> Transform:
@@ -64,13 +79,13 @@ class Flow(nn.Module, ABC):
             TypeError: A context is missing, is too much, or has another dtype than the flow.
             ValueError: Its last dimension is not C.
         """
-        self._check_context(context)
+        like = self.like
+        self._check_context(context, like)
         batch_shape = () if context is None else context.shape[:-1]
-        like = self.get_buffer("like")
         base = StandardNormal(self.features, batch_shape, like=like)
-        return FlowDistribution(base, self.transform(context))
+        return FlowDistribution(base, self.transform(context), check=False)
 
-    def _check_context(self, context: Tensor | None) -> None:
+    def _check_context(self, context: Tensor | None, like: Tensor) -> None:
         if context is None:
             if self.context:
                 raise TypeError(f"context must be a torch.Tensor (*, {self.context}), got None")
@@ -81,6 +96,68 @@ class Flow(nn.Module, ABC):
         if not context.shape or context.shape[-1] != self.context:
             wanted = f"(*, {self.context})"
             raise ValueError(f"context must have shape {wanted}, got {tuple(context.shape)}")
-        dtype = self.get_buffer("like").dtype
-        if context.dtype != dtype:
-            raise TypeError(f"context must have the flow's dtype, {dtype}, got {context.dtype}")
+        if context.dtype != like.dtype:
+            raise TypeError(
+                f"context must have the flow's dtype, {like.dtype}, got {context.dtype}"
+            )
+
+
+class ParametricFlow(Flow):
+    r"""A flow of K layers whose parameters are free, or all come out of one network.
+
+    A family defines `start`, the initial parameters by name, and `transform`, which makes layers of
+    what ``self.parameters_of(context)`` returns under the same names.
+
+    Arguments:
+        features: The dimension D.
+        context: The size of the context that gives the parameters; 0 for free ones.
+        length: The number of layers K; None for the family's `default_length`.
+        hidden_features: The widths of the network from context to parameters.
+        generator: The source of the initial parameters; None for torch's own.
+
+    Raises:
+        TypeError: A number is no int, or the generator is none of torch's.
+        ValueError: A number is too small.
+
+    Example:
+        A shift as a family of its own:
+
+        >>> from nfbook.transforms import Affine
+        >>> class ShiftFlow(ParametricFlow):
+        ...     default_length = 1
+        ...     def start(self, length, generator):
+        ...         return {"shift": torch.zeros(length, self.features)}
+        ...     def transform(self, context=None):
+        ...         return Affine(self.parameters_of(context)["shift"].sum(-2))
+        >>> ShiftFlow(2, context=3)(torch.zeros(7, 3)).sample((5,)).shape
+        torch.Size([5, 7, 2])
+    """
+
+    default_length: ClassVar[int] = 8
+
+    def __init__(
+        self,
+        features: int,
+        context: int = 0,
+        length: int | None = None,
+        hidden_features: Sequence[int] = (64, 64),
+        *,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__(features, context)
+        self.length = self.default_length if length is None else length
+        check_count("length", self.length)
+        if generator is not None:
+            check_generator("generator", generator)
+        start = self.start(self.length, generator)
+        self.parameters_of = ConditionalParameters(
+            start, context, hidden_features, generator=generator
+        )
+
+    def extra_repr(self) -> str:
+        """Say the sizes of vectors and contexts, and the number of layers."""
+        return f"{super().extra_repr()}, length={self.length}"
+
+    @abstractmethod
+    def start(self, length: int, generator: torch.Generator | None) -> dict[str, Tensor]:
+        """Return the initial parameters of all layers, by name; random ones are drawn here."""

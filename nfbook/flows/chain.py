@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from typing import cast
 
 import torch
@@ -11,7 +13,7 @@ from torch.distributions import constraints
 from nfbook._checks import check_same_dtype, check_tensor, check_type
 from nfbook.flows.actnorm import ActNormFlow
 from nfbook.flows.base import Flow
-from nfbook.transforms.base import Compose, Transform
+from nfbook.transforms.base import Compose, Inverse, Transform
 
 __all__ = ["Chain", "Fixed", "Transformed"]
 
@@ -48,13 +50,22 @@ class Chain(Flow):
         contexts = {flow.context for flow in flows} - {0}
         if len(contexts) > 1:
             raise ValueError(f"flows must have the same context, or 0, got {sorted(contexts)}")
-        likes = [flow.get_buffer("like") for flow in flows]
-        dtypes = {str(like.dtype) for like in likes}
+        dtypes = {str(flow.like.dtype) for flow in flows}
         if len(dtypes) > 1:
             raise TypeError(f"flows must have the same dtype, got {' and '.join(sorted(dtypes))}")
         super().__init__(dims.pop(), contexts.pop() if contexts else 0)
         self.flows = nn.ModuleList(flows)
-        self.register_buffer("like", torch.empty_like(likes[0]), persistent=False)
+
+    def __repr__(self) -> str:
+        lines = [f"  {line}" for flow in self._layers() for line in repr(flow).splitlines()]
+        return "\n".join([f"{type(self).__name__}({self.extra_repr()}", *lines, ")"])
+
+    def _layers(self) -> list[Flow]:
+        """Return the flows, with those of a chain within the chain in its place."""
+        layers: list[Flow] = []
+        for flow in cast("list[Flow]", list(self.flows)):
+            layers += flow._layers() if isinstance(flow, Chain) else [flow]
+        return layers
 
     @torch.no_grad()
     def start_from(self, x: Tensor, context: Tensor | None = None) -> None:
@@ -69,8 +80,8 @@ class Chain(Flow):
             ValueError: They have another shape, or one is not finite.
         """
         check_tensor("x", x, ("n", self.features))
-        check_same_dtype(x=x, flow=self.get_buffer("like"))
-        self._check_context(context)
+        check_same_dtype(x=x, flow=self.like)
+        self._check_context(context, self.like)
         for flow, own in reversed(self._with_contexts(context)):
             if isinstance(flow, Chain):
                 flow.start_from(x, own)
@@ -80,7 +91,10 @@ class Chain(Flow):
 
     def transform(self, context: Tensor | None = None) -> Transform:
         """Return the flows' transforms, one after the other."""
-        return Compose([flow.transform(own) for flow, own in self._with_contexts(context)])
+        parts = [flow.transform(own) for flow, own in self._with_contexts(context)]
+        return Compose(
+            [one for t in parts for one in (t.transforms if isinstance(t, Compose) else [t])]
+        )
 
     def _with_contexts(self, context: Tensor | None) -> list[tuple[Flow, Tensor | None]]:
         """Return the flows, each with the context that it takes."""
@@ -89,36 +103,108 @@ class Chain(Flow):
 
 
 class Fixed(Flow):
-    """A transform without trained parameters, as a flow.
+    """A transform without trained parameters, as a flow: a class, and the arguments to make it of.
 
-    The tensors in it become buffers: they follow the flow to a device or a dtype, and into its
-    `state_dict`. So what was measured on data, as for `DataUnits`, is stored with the flow.
+    The tensors among the arguments become buffers: they follow the flow to a device or a dtype, and
+    into its `state_dict`. So what was measured on data, as for `DataUnits`, is stored with the
+    flow. A transform among them becomes a flow of this kind, too. Each call of the flow makes the
+    transform anew.
 
     Arguments:
         features: The dimension D.
-        transform: The transform. Its tensors are copied.
+        kind: The class of the transform.
+        *arguments: What its constructor takes. Tensors are copied.
+        **options: What it takes by name.
 
     Raises:
-        TypeError: It is no transform, or holds something that cannot be stored so, like a network.
-        ValueError: It does not map vectors of size D to vectors of size D.
+        TypeError: The kind is no class of transforms, its constructor takes other arguments, or one
+            of them cannot be stored so, like a network.
+        ValueError: The transform does not map vectors of size D to vectors of size D.
 
     Example:
         >>> from nfbook.transforms import Box
-        >>> list(Fixed(2, Box(torch.zeros(2), 1.0)).state_dict())
+        >>> flow = Fixed(2, Box, torch.zeros(2), 1.0)
+        >>> flow
+        Fixed(Box, features=2, low=(2,), high=1.0)
+        >>> list(flow.state_dict())
         ['constants.low']
     """
 
-    def __init__(self, features: int, transform: Transform) -> None:
+    def __init__(
+        self, features: int, kind: type[Transform], *arguments: object, **options: object
+    ) -> None:
         super().__init__(features)
+        if not (isinstance(kind, type) and issubclass(kind, Transform)):
+            raise TypeError(f"kind must be a class of nfbook transforms, got {kind!r}")
+        signature = inspect.signature(kind)
+        self.kind, self.numbers = kind, dict[str, object]()
+        # A module of their own, so that their names meet none of a flow's.
+        self.constants = nn.Module()
+        for name, value in signature.bind(*arguments, **options).arguments.items():
+            if isinstance(value, Tensor):
+                self.constants.register_buffer(name, value.detach().clone())
+            elif isinstance(value, Transform):
+                self.constants.add_module(name, Fixed.from_transform(features, value))
+            elif value is None or isinstance(value, (bool, int, float, str)):
+                self.numbers[name] = value
+            else:
+                raise TypeError(_not_fixed(kind, f"with a {type(value).__name__} as {name}"))
+        if not any(buffer.is_floating_point() for buffer in self.buffers()):
+            # Something has to know the dtype and the device.
+            self.register_buffer("empty", torch.empty(0))
+        _check_size(self.transform(), self.like.new_zeros(features))
+        if "check" in signature.parameters:
+            # The values have been looked at, which torch.compile could not do.
+            self.numbers["check"] = False
+
+    @classmethod
+    def from_transform(cls, features: int, transform: Transform) -> Fixed:
+        """Return the flow of a transform that keeps its constructor's arguments as attributes.
+
+        Arguments:
+            features: The dimension D.
+            transform: The transform; of a `Compose` make a `Transformed` or a `Chain`.
+
+        Raises:
+            TypeError: It is no transform, an argument cannot be stored, or is not kept.
+            ValueError: It does not map vectors of size D to vectors of size D.
+
+        Example:
+            >>> from nfbook.transforms import Permutation
+            >>> Fixed.from_transform(2, Permutation.reversal(2))
+            Fixed(Permutation, features=2, order=(2,))
+        """
         check_type("transform", transform, Transform, "an nfbook Transform")
-        self.constants = Constants(transform)
-        like = next((b for b in self.constants.buffers() if b.is_floating_point()), torch.zeros(()))
-        check_size(self.constants(), like.new_zeros(features))
+        kind, options = type(transform), dict[str, object]()
+        for name in inspect.signature(kind).parameters:
+            # How to check is no part of what a transform is; nor is torch's cache, which is unused.
+            if name in ("check", "cache_size"):
+                continue
+            if not hasattr(transform, name):
+                raise TypeError(_not_fixed(kind, f"that keeps no {name}"))
+            options[name] = getattr(transform, name)
+        return cls(features, kind, **options)
+
+    def extra_repr(self) -> str:
+        """Say the class, and what it is made of: a tensor's shape, and else the value."""
+        tensors = {name: tuple(t.shape) for name, t in self.constants.named_buffers(recurse=False)}
+        numbers = {name: value for name, value in self.numbers.items() if name != "check"}
+        values = {"features": self.features} | tensors | numbers | self._parts()
+        return ", ".join([self.kind.__name__, *(f"{name}={v}" for name, v in values.items())])
+
+    def __repr__(self) -> str:
+        return f"Fixed({self.extra_repr()})"
 
     def transform(self, context: Tensor | None = None) -> Transform:
         """Return the transform."""
-        transform: Transform = self.constants()
-        return transform
+        tensors = dict(self.constants.named_buffers(recurse=False))
+        parts = {name: flow.transform() for name, flow in self._parts().items()}
+        make: Callable[..., Transform] = self.kind
+        return make(**self.numbers, **tensors, **parts)
+
+    def _parts(self) -> dict[str, Fixed]:
+        """Return the arguments that are transforms, as flows."""
+        return cast("dict[str, Fixed]", dict(self.constants.named_children()))
 
 
 class Transformed(Chain):
@@ -154,16 +240,30 @@ class Transformed(Chain):
             raise ValueError(
                 f"transform must have all vectors as its domain, got {transform.domain}"
             )
-        fixed = Fixed(flow.features, transform).to(flow.get_buffer("like"))
-        super().__init__(flow, fixed)
+        parts = [Fixed.from_transform(flow.features, each) for each in _one_by_one(transform)]
+        super().__init__(flow, *[part.to(flow.like) for part in parts])
 
 
-def check_size(transform: Transform, z: Tensor) -> None:
+def _one_by_one(transform: Transform) -> list[Transform]:
+    """Return the transforms of which one is composed, in their order."""
+    if isinstance(transform, Compose):
+        return [one for each in transform.transforms for one in _one_by_one(each)]
+    if isinstance(transform, Inverse) and isinstance(transform.transform, Compose):
+        return [one.inv for one in reversed(_one_by_one(transform.transform))]
+    return [transform]
+
+
+def _not_fixed(kind: type[Transform], came: str) -> str:
+    wanted = "transform must consist of tensors, numbers and transforms to be fixed"
+    return f"{wanted}, got {kind.__name__} {came}"
+
+
+def _check_size(transform: Transform, z: Tensor) -> None:
     """Check that a transform maps a vector to one of its size.
 
     Example:
         >>> from nfbook.transforms import Permutation
-        >>> check_size(Permutation.reversal(3), torch.zeros(2))
+        >>> _check_size(Permutation.reversal(3), torch.zeros(2))
         Traceback (most recent call last):
         ...
         ValueError: transform must be one of vectors of size 2, got Permutation()
@@ -175,40 +275,3 @@ def check_size(transform: Transform, z: Tensor) -> None:
         raise ValueError(wanted) from error
     if shape[-1:] != z.shape:
         raise ValueError(wanted)
-
-
-class Constants(nn.Module):
-    """A transform as a module: its tensors are buffers, and those within it are modules too."""
-
-    def __init__(self, transform: Transform) -> None:
-        super().__init__()
-        self.kind = type(transform)
-        self.others: dict[str, object] = {}
-        for name, value in vars(transform).items():
-            if isinstance(value, Tensor):
-                self.register_buffer(name, value.detach().clone())
-            elif isinstance(value, Transform):
-                self.add_module(name, Constants(value))
-            elif isinstance(value, tuple) and all(isinstance(v, Transform) for v in value):
-                self.add_module(name, nn.ModuleList(map(Constants, value)))
-            elif value is None or isinstance(value, (bool, int, float, str)):
-                self.others[name] = value
-            else:
-                kind, came = type(transform).__name__, type(value).__name__
-                raise TypeError(
-                    "transform must consist of tensors, numbers and transforms to be fixed, "
-                    f"got {kind} with a {came} as {name}"
-                )
-
-    def forward(self) -> Transform:
-        """Return the transform, with the buffers as its tensors."""
-        transform = self.kind.__new__(self.kind)
-        # Not by its constructor: that has checked these values, and may look at them to do so.
-        for name, value in self.others.items():
-            setattr(transform, name, value)
-        for name, buffer in self.named_buffers(recurse=False):
-            setattr(transform, name, buffer)
-        for name, module in self.named_children():
-            parts = tuple(part() for part in module) if isinstance(module, nn.ModuleList) else None
-            setattr(transform, name, module() if parts is None else parts)
-        return transform

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from nfbook._checks import check_count
+from nfbook._checks import check_count, check_generator
 from nfbook.flows.base import Flow
 from nfbook.flows.distribution import FlowDistribution
 from nfbook.networks import MLP
@@ -124,6 +124,8 @@ class CNF(Flow):
         super().__init__(features, context)
         check_count("length", length)
         check_solver(tolerance, method, steps, adjoint)
+        if generator is not None:
+            check_generator("generator", generator)
         self.tolerance, self.method = tolerance, method
         self.steps, self.adjoint = steps, adjoint
         # Without a velocity the flow is the identity. The time is one more input.
@@ -154,7 +156,9 @@ class CNF(Flow):
         distribution = super().forward(context)
         if probe is None:
             return distribution
-        return FlowDistribution(distribution.base, self.transform(context, probe=probe))
+        base = distribution.base
+        base = base.expand(torch.broadcast_shapes(base.batch_shape, probe.shape[:-1]))
+        return FlowDistribution(base, self.transform(context, probe=probe), check=False)
 
     def transform(self, context: Tensor | None = None, *, probe: Tensor | None = None) -> Compose:
         """Return the parts of the flow, one for each network."""
@@ -177,7 +181,7 @@ class CNF(Flow):
 
     def velocity(self, t: Tensor, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Return the velocity, `(*, D)`, at times from 0 to 1, `(*)`, and points, `(*, D)`."""
-        self._check_context(context)
+        self._check_context(context, self.like)
         velocities = torch.stack([field(t, z) for field in self.fields(context)])
         length = len(velocities)
         k = (t * length).long().clamp(0, length - 1).unsqueeze(-1)
@@ -193,8 +197,7 @@ def field(network: MLP, context: Tensor | None) -> TanhField:
 
     The context acts on the first layer, as a bias that stays the same along the whole path.
     """
-    first = network.start(context)
-    others = [layer for layer in network.layers if isinstance(layer, nn.Linear)]
-    return TanhField(
-        [(cast(Tensor, network.weight), first), *((layer.weight, layer.bias) for layer in others)]
-    )
+    first = (cast(Tensor, network.weight), network.start(context))
+    others = [(each.weight, each.bias) for each in network.layers if isinstance(each, nn.Linear)]
+    # Copies: a distribution stays as it is when an optimiser changes the network's own tensors.
+    return TanhField([(weight.clone(), bias.clone()) for weight, bias in [first, *others]])

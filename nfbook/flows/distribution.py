@@ -9,10 +9,13 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 
-from nfbook._checks import check_count, check_type
+from nfbook._checks import check_count, check_generator, check_type
 from nfbook.transforms.base import Compose, Transform
 
 __all__ = ["FlowDistribution", "StandardNormal"]
+
+# How many numbers `sample` sends through a transform at once.
+PIECE = 65_536
 
 
 class StandardNormal(Distribution):
@@ -46,7 +49,7 @@ class StandardNormal(Distribution):
     def expand(self, batch_shape: Any, _instance: Any = None) -> StandardNormal:
         """Return the same with another batch shape, to which the present one expands."""
         shape = torch.Size(batch_shape)
-        if not expands(self.batch_shape, shape):
+        if not _expands(self.batch_shape, shape):
             raise ValueError(
                 "batch_shape must be one to which the present one expands, "
                 f"got {tuple(shape)} from {tuple(self.batch_shape)}"
@@ -62,6 +65,10 @@ class StandardNormal(Distribution):
         """Draw, `(*sample_shape, *batch_shape, D)`."""
         shape = torch.Size(sample_shape) + self.batch_shape + self.event_shape
         like = self.like
+        if generator is None:
+            # Without the argument: torch.compile knows no generator for sizes that may change.
+            return torch.randn(shape, dtype=like.dtype, device=like.device)
+        check_generator("generator", generator)
         return torch.randn(shape, generator=generator, dtype=like.dtype, device=like.device)
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -86,11 +93,11 @@ class StandardNormal(Distribution):
         return self.like.new_full(self.batch_shape, value)
 
 
-def expands(shape: torch.Size, wider: torch.Size) -> bool:
+def _expands(shape: torch.Size, wider: torch.Size) -> bool:
     """Return whether a shape expands to another: ones grow, and new dimensions come first.
 
     Example:
-        >>> expands(torch.Size([1, 3]), torch.Size([5, 4, 3]))
+        >>> _expands(torch.Size([1, 3]), torch.Size([5, 4, 3]))
         True
     """
     sizes = zip(reversed(shape), reversed(wider), strict=False)
@@ -110,9 +117,19 @@ class FlowDistribution(Distribution):
     Where t maps onto a bounded set, the density outside of it is zero: `log_prob` is minus
     infinity there.
 
+    Mean and variance have no closed form, so they raise an error that says how to estimate them.
+
     Arguments:
         base: The distribution of z, with event shape `(D,)`.
-        transform: The bijection t. Its parameters' batch dimensions are those of the base.
+        transform: The bijection t. If its parameters have batch dimensions, the base is expanded
+            to them, so that each set of parameters gets noise of its own.
+        check: Whether to look for such batch dimensions, which takes one evaluation of t. A flow
+            knows them already.
+
+    Raises:
+        TypeError: The base is no distribution, or the transform none of nfbook's.
+        ValueError: The base has another event shape, or a batch shape that does not fit the
+            transform's.
 
     Example:
         >>> from nfbook.transforms import Affine
@@ -120,16 +137,20 @@ class FlowDistribution(Distribution):
         >>> y, log_prob = FlowDistribution(StandardNormal(2), double).rsample_and_log_prob((5,))
         >>> y.shape, log_prob.shape
         (torch.Size([5, 2]), torch.Size([5]))
+        >>> FlowDistribution(StandardNormal(2), Affine(torch.zeros(3, 2))).batch_shape
+        torch.Size([3])
     """
 
     arg_constraints: dict[str, constraints.Constraint] = {}  # noqa: RUF012
     has_rsample = True
 
-    def __init__(self, base: Distribution, transform: Transform) -> None:
+    def __init__(self, base: Distribution, transform: Transform, *, check: bool = True) -> None:
         check_type("base", base, Distribution, "a torch Distribution")
         check_type("transform", transform, Transform, "an nfbook Transform")
         if len(base.event_shape) != 1:
             raise ValueError(f"base must have event shape (D,), got {tuple(base.event_shape)}")
+        if check:
+            base = _with_batch_of(transform, base)
         self.base, self.transform = base, transform
         super().__init__(base.batch_shape, base.event_shape, validate_args=False)
 
@@ -140,7 +161,26 @@ class FlowDistribution(Distribution):
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> FlowDistribution:
         """Return the same with another batch shape, to which the present one expands."""
-        return FlowDistribution(self.base.expand(torch.Size(batch_shape)), self.transform)
+        base = self.base.expand(torch.Size(batch_shape))
+        return FlowDistribution(base, self.transform, check=False)
+
+    @property
+    def mean(self) -> Tensor:
+        """Not known in closed form.
+
+        Raises:
+            NotImplementedError: Always; it says how to estimate the mean.
+        """
+        raise NotImplementedError(_no_closed_form("mean"))
+
+    @property
+    def variance(self) -> Tensor:
+        """Not known in closed form.
+
+        Raises:
+            NotImplementedError: Always; it says how to estimate the variance.
+        """
+        raise NotImplementedError(_no_closed_form("variance", "var"))
 
     def log_prob(self, value: Tensor) -> Tensor:
         r"""Return :math:`\log p(\mathbf{y})`, `(*)`, of points `(*, D)`.
@@ -172,9 +212,20 @@ class FlowDistribution(Distribution):
         return y
 
     def sample(self, sample_shape: Any = (), *, generator: torch.Generator | None = None) -> Tensor:
-        """Draw, `(*sample_shape, *batch_shape, D)`, without gradients."""
+        """Draw, `(*sample_shape, *batch_shape, D)`, without gradients.
+
+        However many are drawn, the memory beyond theirs is bounded: the noise is drawn at once, and
+        goes through the transform in pieces of at most 65,536 numbers.
+        """
         with torch.no_grad():
-            return self.rsample(sample_shape, generator=generator)
+            z = self._noise(sample_shape, generator)
+            if torch.compiler.is_compiling() or z.numel() <= PIECE:
+                y: Tensor = self.transform(z)
+                return y
+            one = self.batch_shape + self.event_shape
+            flat = z.reshape(-1, *one)
+            pieces = [self.transform(piece) for piece in flat.split(max(PIECE // one.numel(), 1))]
+            return torch.cat(pieces).view(z.shape)
 
     def rsample_and_log_prob(
         self, sample_shape: Any = (), *, generator: torch.Generator | None = None
@@ -215,3 +266,32 @@ class FlowDistribution(Distribution):
 
     def __repr__(self) -> str:
         return f"FlowDistribution({self.base}, {self.transform})"
+
+
+def _with_batch_of(transform: Transform, base: Distribution) -> Distribution:
+    """Return the base, expanded to the batch dimensions of the transform's parameters."""
+    like = _like(base)
+    with torch.no_grad():
+        shape = transform(like.new_zeros(base.event_shape)).shape[:-1]
+    try:
+        batch_shape = torch.broadcast_shapes(base.batch_shape, shape)
+    except RuntimeError:
+        raise ValueError(
+            f"base must have a batch shape that fits the transform's, {tuple(shape)}, "
+            f"got {tuple(base.batch_shape)}"
+        ) from None
+    return base if batch_shape == base.batch_shape else base.expand(batch_shape)
+
+
+def _like(base: Distribution) -> Tensor:
+    """Return a tensor with the dtype and the device of a distribution's draws."""
+    while isinstance(base, FlowDistribution):
+        base = base.base
+    return base.like if isinstance(base, StandardNormal) else base.mean
+
+
+def _no_closed_form(name: str, method: str | None = None) -> str:
+    return (
+        f"a flow's distribution has no {name} in closed form; "
+        f"estimate it from draws, as q.sample((10_000,)).{method or name}(0) does"
+    )

@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.func import functional_call
 
-from nfbook._checks import check_callable, check_count, check_real
+from nfbook._checks import check_callable, check_count, check_generator, check_real
 from nfbook.flows.base import Flow
 from nfbook.flows.distribution import StandardNormal
 from nfbook.networks import ConditionalParameters
@@ -77,6 +78,8 @@ class TargetedFlow(Flow):
         check_count("length", length)
         if not check_real("step_size", step_size) > 0:
             raise ValueError(f"step_size must be positive, got {step_size}")
+        if generator is not None:
+            check_generator("generator", generator)
         super().__init__(features + self.auxiliary(features, length), context)
         self.log_density = log_density
         self.position_size, self.length = features, length
@@ -118,9 +121,13 @@ class TargetedFlow(Flow):
         return self._target(context)(z) + StandardNormal(a.shape[-1]).log_prob(a)
 
     def _target(self, context: Tensor | None) -> Callable[[Tensor], Tensor]:
-        if context is None:
-            return self.log_density
-        return partial(self.log_density, context=context)
+        given = {} if context is None else {"context": context}
+        if not isinstance(self.log_density, nn.Module):
+            return partial(self.log_density, **given)
+        # With copies of its tensors: what was made of them stays as it is when they are trained.
+        tensors = (*self.log_density.named_parameters(), *self.log_density.named_buffers())
+        state = {name: tensor.clone() for name, tensor in tensors}
+        return partial(functional_call, self.log_density, state, kwargs=given)
 
 
 class HamiltonianFlow(TargetedFlow):

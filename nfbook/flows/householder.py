@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
-from nfbook._checks import check_count
-from nfbook.flows.base import Flow
-from nfbook.networks import ConditionalParameters
+from nfbook.flows.base import ParametricFlow
 from nfbook.transforms.base import Compose
 from nfbook.transforms.householder import Householder
 from nfbook.transforms.univariate import ScaleAndShift
@@ -17,7 +13,7 @@ from nfbook.transforms.univariate import ScaleAndShift
 __all__ = ["HouseholderFlow"]
 
 
-class HouseholderFlow(Flow):
+class HouseholderFlow(ParametricFlow):
     r"""A scale and a shift of each coordinate, then K reflections (Tomczak and Welling, 2016).
 
     .. math:: \mathbf{y} = \mathbf{H}_K \cdots \mathbf{H}_1
@@ -38,12 +34,7 @@ class HouseholderFlow(Flow):
     Both directions cost O(KD), and the determinant is that of the scale alone. At the start scale
     and shift are the identity, and the mirrors are random.
 
-    Arguments:
-        features: The dimension D.
-        context: The size of the context that gives the parameters; 0 for free ones.
-        length: The number of reflections K.
-        hidden_features: The widths of the network from context to parameters.
-        generator: The source of the initial parameters.
+    The arguments are those of `ParametricFlow`; K is the number of reflections.
 
     Example:
         >>> flow = HouseholderFlow(3, length=2)
@@ -51,25 +42,14 @@ class HouseholderFlow(Flow):
         torch.Size([5, 3])
     """
 
-    def __init__(
-        self,
-        features: int,
-        context: int = 0,
-        length: int = 8,
-        hidden_features: Sequence[int] = (64, 64),
-        *,
-        generator: torch.Generator | None = None,
-    ) -> None:
-        super().__init__(features, context)
-        check_count("length", length)
-        self.scale_and_shift = ScaleAndShift()
-        start = {
-            "affine": torch.zeros(features, self.scale_and_shift.size),
-            "vectors": torch.empty(length, features).normal_(generator=generator),
+    scale_and_shift = ScaleAndShift()
+
+    def start(self, length: int, generator: torch.Generator | None) -> dict[str, Tensor]:
+        """Return no scale and no shift, and random mirrors."""
+        return {
+            "affine": torch.zeros(self.features, self.scale_and_shift.size),
+            "vectors": torch.empty(length, self.features).normal_(generator=generator),
         }
-        self.parameters_of = ConditionalParameters(
-            start, context, hidden_features, generator=generator
-        )
 
     def transform(self, context: Tensor | None = None) -> Compose:
         """Return the scale and shift, followed by the reflections."""

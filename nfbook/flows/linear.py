@@ -7,9 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from nfbook._checks import check_count
-from nfbook.flows.base import Flow
-from nfbook.networks import ConditionalParameters
+from nfbook.flows.base import ParametricFlow
 from nfbook.transforms.base import Compose, Transform
 from nfbook.transforms.linear import PLU, QR
 from nfbook.transforms.permutation import Permutation
@@ -18,7 +16,7 @@ from nfbook.transforms.univariate import ScaleAndShift
 __all__ = ["PLUFlow", "QRFlow"]
 
 
-class LinearFlow(Flow):
+class LinearFlow(ParametricFlow):
     r"""What the linear flows share: for each layer a square matrix of numbers, and a shift.
 
     The matrix's diagonal holds log-scales. They are bounded as in `ScaleAndShift`, so that of U or
@@ -26,25 +24,15 @@ class LinearFlow(Flow):
     the relative error of an inverse grows with the condition number.
     """
 
-    def __init__(
-        self,
-        features: int,
-        context: int = 0,
-        length: int = 1,
-        hidden_features: Sequence[int] = (64, 64),
-        *,
-        generator: torch.Generator | None = None,
-    ) -> None:
-        super().__init__(features, context)
-        check_count("length", length)
-        self.scale_and_shift = ScaleAndShift()
-        start = {
-            "weights": torch.zeros(length, features, features),
-            "shift": torch.zeros(length, features),
+    default_length = 1
+    scale_and_shift = ScaleAndShift()
+
+    def start(self, length: int, generator: torch.Generator | None) -> dict[str, Tensor]:
+        """Return factors that are the identity, and no shift."""
+        return {
+            "weights": torch.zeros(length, self.features, self.features),
+            "shift": torch.zeros(length, self.features),
         }
-        self.parameters_of = ConditionalParameters(
-            start, context, hidden_features, generator=generator
-        )
 
     def layers(self, context: Tensor | None) -> list[tuple[Tensor, Tensor]]:
         """Return weights and shift of each layer."""
@@ -64,12 +52,7 @@ class PLUFlow(LinearFlow):
     them in two groups (Kingma and Dhariwal, 2018). Each P is drawn once and kept in a buffer. At
     the start the layers are their P.
 
-    Arguments:
-        features: The dimension D.
-        context: The size of the context that gives L, U and b; 0 for free ones.
-        length: The number of layers K. Several are again one affine map, with more parameters.
-        hidden_features: The widths of the network from context to parameters.
-        generator: The source of the permutations and of the network's initial weights.
+    The arguments are those of `ParametricFlow`, with one layer unless more are asked for.
 
     Example:
         >>> flow = PLUFlow(3, generator=torch.Generator().manual_seed(0))
@@ -83,13 +66,13 @@ class PLUFlow(LinearFlow):
         self,
         features: int,
         context: int = 0,
-        length: int = 1,
+        length: int | None = None,
         hidden_features: Sequence[int] = (64, 64),
         *,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__(features, context, length, hidden_features, generator=generator)
-        orders = [Permutation.random(features, generator).order for _ in range(length)]
+        orders = [torch.randperm(features, generator=generator) for _ in range(self.length)]
         self.register_buffer("permutations", torch.stack(orders))
 
     def transform(self, context: Tensor | None = None) -> Transform:
@@ -109,12 +92,7 @@ class QRFlow(LinearFlow):
     One layer is a Gaussian with any mean and covariance that the bounds on R's diagonal allow.
     At the start each layer only changes the signs of the coordinates.
 
-    Arguments:
-        features: The dimension D.
-        context: The size of the context that gives Q, R and b; 0 for free ones.
-        length: The number of layers K. Several are again one affine map, with more parameters.
-        hidden_features: The widths of the network from context to parameters.
-        generator: The source of the network's initial weights.
+    The arguments are those of `ParametricFlow`, with one layer unless more are asked for.
 
     Example:
         >>> flow = QRFlow(3, length=2)

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from nfbook._checks import check_count
-from nfbook.flows.base import Flow
-from nfbook.networks import ConditionalParameters
+from nfbook.flows.base import ParametricFlow
 from nfbook.transforms.base import Compose
 from nfbook.transforms.householder import Householder
 from nfbook.transforms.sylvester import Sylvester, orthonormal_columns
@@ -24,7 +23,7 @@ __all__ = [
 ]
 
 
-class SylvesterFlow(Flow):
+class SylvesterFlow(ParametricFlow):
     r"""K Sylvester layers (van den Berg, Hasenclever, Tomczak and Welling, 2018), see `Sylvester`.
 
     A subclass says how parameters give the orthonormal directions Q in which a layer moves points:
@@ -33,53 +32,56 @@ class SylvesterFlow(Flow):
     Sampling and `rsample_and_log_prob` are fast, as variational inference needs them. `log_prob`
     of a given point solves M scalar equations for each layer.
 
+    The arguments are those of `ParametricFlow`, and one more.
+
     Arguments:
-        features: The dimension D.
-        context: The size of the context that gives the parameters; 0 for free ones.
-        length: The number of layers K.
-        hidden_features: The widths of the network from context to parameters.
         num_columns: The number of directions M, from 1 to D; None for D, but at most 16.
-        num_vectors: The number of vectors from which Q is made; None for M.
-        generator: The source of the initial parameters.
+
+    Raises:
+        TypeError: A number is no int.
+        ValueError: It is too small, or there are more directions than dimensions.
     """
 
     def __init__(
         self,
         features: int,
         context: int = 0,
-        length: int = 8,
+        length: int | None = None,
         hidden_features: Sequence[int] = (64, 64),
         *,
         num_columns: int | None = None,
-        num_vectors: int | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
-        super().__init__(features, context)
-        check_count("length", length)
+        check_count("features", features)
         if num_columns is None:
             num_columns = min(features, 16)
         check_count("num_columns", num_columns)
         if num_columns > features:
             raise ValueError(f"num_columns must be at most features, {features}, got {num_columns}")
-        if num_vectors is None:
-            num_vectors = num_columns
         self.num_columns = num_columns
+        super().__init__(features, context, length, hidden_features, generator=generator)
+
+    @property
+    def num_vectors(self) -> int:
+        """The number of vectors from which the directions of a layer are made."""
+        return self.num_columns
+
+    def start(self, length: int, generator: torch.Generator | None) -> dict[str, Tensor]:
+        """Return random directions, with R = 0, so that every layer is the identity."""
 
         def draw(*shape: int) -> Tensor:
             return torch.empty(length, *shape).normal_(generator=generator)
 
-        start = {
-            "vectors": draw(num_vectors, features) / math.sqrt(features),
+        m = self.num_columns
+        return {
+            "vectors": draw(self.num_vectors, self.features) / math.sqrt(self.features),
             # Two triangles share a matrix: R is what stands on and above the diagonal, and R̃
-            # without its own diagonal is what stands below. With R = 0 every layer is the
-            # identity, and its gradient with respect to R is not zero.
-            "triangles": draw(num_columns, num_columns).tril(-1) / math.sqrt(num_columns),
-            "diagonal": torch.ones(length, num_columns),
-            "b": draw(num_columns),
+            # without its own diagonal is what stands below. With R = 0 the gradient with respect
+            # to R is not zero.
+            "triangles": draw(m, m).tril(-1) / math.sqrt(m),
+            "diagonal": torch.ones(length, m),
+            "b": draw(m),
         }
-        self.parameters_of = ConditionalParameters(
-            start, context, hidden_features, generator=generator
-        )
 
     @abstractmethod
     def directions(self, vectors: Tensor) -> Tensor:
@@ -101,33 +103,13 @@ class SylvesterFlow(Flow):
 class OrthogonalSylvesterFlow(SylvesterFlow):
     """Sylvester layers with any orthonormal directions, see `orthonormal_columns`.
 
-    Arguments:
-        features: The dimension D.
-        context: The size of the context that gives the parameters; 0 for free ones.
-        length: The number of layers K.
-        hidden_features: The widths of the network from context to parameters.
-        num_columns: The number of directions M, from 1 to D; None for D, but at most 16.
-        generator: The source of the initial parameters.
+    The arguments are those of `SylvesterFlow`.
 
     Example:
         >>> flow = OrthogonalSylvesterFlow(5, length=3, num_columns=2)
         >>> flow().rsample((7,)).shape
         torch.Size([7, 5])
     """
-
-    def __init__(
-        self,
-        features: int,
-        context: int = 0,
-        length: int = 8,
-        hidden_features: Sequence[int] = (64, 64),
-        *,
-        num_columns: int | None = None,
-        generator: torch.Generator | None = None,
-    ) -> None:
-        super().__init__(
-            features, context, length, hidden_features, num_columns=num_columns, generator=generator
-        )
 
     def directions(self, vectors: Tensor) -> Tensor:
         """Return the Cayley transform's columns."""
@@ -140,14 +122,10 @@ class HouseholderSylvesterFlow(SylvesterFlow):
     M reflections reach all M orthonormal directions, up to signs that R and R̃ can take over. With
     fewer there are fewer parameters.
 
+    The arguments are those of `SylvesterFlow`, and one more.
+
     Arguments:
-        features: The dimension D.
-        context: The size of the context that gives the parameters; 0 for free ones.
-        length: The number of layers K.
-        hidden_features: The widths of the network from context to parameters.
-        num_columns: The number of directions M, from 1 to D; None for D, but at most 16.
         num_reflections: The number of reflections in a layer; None for M.
-        generator: The source of the initial parameters.
 
     Example:
         >>> flow = HouseholderSylvesterFlow(5, length=3, num_columns=4, num_reflections=2)
@@ -159,7 +137,7 @@ class HouseholderSylvesterFlow(SylvesterFlow):
         self,
         features: int,
         context: int = 0,
-        length: int = 8,
+        length: int | None = None,
         hidden_features: Sequence[int] = (64, 64),
         *,
         num_columns: int | None = None,
@@ -168,15 +146,15 @@ class HouseholderSylvesterFlow(SylvesterFlow):
     ) -> None:
         if num_reflections is not None:
             check_count("num_reflections", num_reflections)
+        self.num_reflections = num_reflections
         super().__init__(
-            features,
-            context,
-            length,
-            hidden_features,
-            num_columns=num_columns,
-            num_vectors=num_reflections,
-            generator=generator,
+            features, context, length, hidden_features, num_columns=num_columns, generator=generator
         )
+
+    @property
+    def num_vectors(self) -> int:
+        """The number of reflections."""
+        return self.num_columns if self.num_reflections is None else self.num_reflections
 
     def directions(self, vectors: Tensor) -> Tensor:
         """Return the first columns of the product of the reflections."""
@@ -189,12 +167,7 @@ class TriangularSylvesterFlow(SylvesterFlow):
     Q is the identity in the first, third, ... layer. In the others it reverses the order of the
     coordinates, so that every coordinate comes to depend on every other one.
 
-    Arguments:
-        features: The dimension D.
-        context: The size of the context that gives the parameters; 0 for free ones.
-        length: The number of layers K.
-        hidden_features: The widths of the network from context to parameters.
-        generator: The source of the initial parameters.
+    The arguments are those of `ParametricFlow`.
 
     Example:
         >>> flow = TriangularSylvesterFlow(5, length=3)
@@ -202,23 +175,19 @@ class TriangularSylvesterFlow(SylvesterFlow):
         torch.Size([7, 5])
     """
 
+    num_vectors = 0
+
     def __init__(
         self,
         features: int,
         context: int = 0,
-        length: int = 8,
+        length: int | None = None,
         hidden_features: Sequence[int] = (64, 64),
         *,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__(
-            features,
-            context,
-            length,
-            hidden_features,
-            num_columns=features,
-            num_vectors=0,
-            generator=generator,
+            features, context, length, hidden_features, num_columns=features, generator=generator
         )
 
     def directions(self, vectors: Tensor) -> Tensor:

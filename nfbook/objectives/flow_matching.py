@@ -15,7 +15,7 @@ def flow_matching_loss(
     flow: CNF,
     x: Tensor,
     *,
-    generator: torch.Generator,
+    generator: torch.Generator | None = None,
     context: Tensor | None = None,
     sigma_min: float = 0.0,
 ) -> Tensor:
@@ -54,7 +54,7 @@ def flow_matching_loss(
     Arguments:
         flow: A continuous flow, whose velocity is to be trained.
         x: Data, `(*, D)`.
-        generator: The source of z_0 and t.
+        generator: The source of z_0 and t; None for torch's own.
         context: The context of each x, `(*, C)`; None for a flow without context.
         sigma_min: The standard deviation :math:`\sigma` around a data point at t = 1.
 
@@ -77,10 +77,11 @@ def flow_matching_loss(
     """
     check_type("flow", flow, CNF, "a CNF")
     check_type("x", x, Tensor, "a torch.Tensor")
-    check_generator("generator", generator)
+    if generator is not None:
+        check_generator("generator", generator)
     if not 0 <= check_real("sigma_min", sigma_min) < 1:
         raise ValueError(f"sigma_min must be at least 0 and below 1, got {sigma_min}")
-    like = flow.get_buffer("like")
+    like = flow.like
     if not x.shape or x.shape[-1] != flow.features:
         raise ValueError(f"x must have shape (*, {flow.features}), got {tuple(x.shape)}")
     if x.dtype != like.dtype:

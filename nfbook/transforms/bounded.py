@@ -35,6 +35,8 @@ class Box(Transform):
             and :math:`b_i` is high plus it. It keeps data that touch low or high away from
             infinity, and may be far smaller than the rounding of low and high. Data that crowd an
             end need one: within rounding of it a density cannot be resolved.
+        check: Whether to look at the ends. A flow that keeps a box looked at them before, and
+            ``torch.compile`` cannot.
 
     Raises:
         TypeError: An end is neither a number nor a floating-point tensor.
@@ -48,8 +50,21 @@ class Box(Transform):
         tensor([ True, False])
     """
 
-    def __init__(self, low: float | Tensor, high: float | Tensor, *, margin: float = 0.0) -> None:
+    def __init__(
+        self,
+        low: float | Tensor,
+        high: float | Tensor,
+        *,
+        margin: float = 0.0,
+        check: bool = True,
+    ) -> None:
         super().__init__()
+        self.low, self.high, self.margin = low, high, margin
+        if check:
+            self._check()
+
+    def _check(self) -> None:
+        low, high, margin = self.low, self.high, self.margin
         for name, end in (("low", low), ("high", high)):
             if isinstance(end, Tensor):
                 check_tensor(name, end, ("*",))
@@ -59,7 +74,6 @@ class Box(Transform):
             raise ValueError(f"low must be below high, got {low} and {high}")
         if check_real("margin", margin) < 0:
             raise ValueError(f"margin must not be negative, got {margin}")
-        self.low, self.high, self.margin = low, high, margin
 
     @property
     def codomain(self) -> constraints.Constraint:  # type: ignore[override]

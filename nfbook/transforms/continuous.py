@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from nfbook._checks import check_real, check_type
+from nfbook._checks import check_generator, check_real, check_type
 from nfbook.transforms.base import Transform
 from nfbook.transforms.ode import Dynamics, adaptive, check_solver, runge_kutta, short_step
 
@@ -201,29 +201,52 @@ class Continuous(Transform):
             divergence = divergence.expand(velocity.shape[:-1])
             return torch.cat([velocity, divergence.unsqueeze(-1)], -1)
 
-        state = self._integrate(dynamics, z, reverse, ladj=True)
-        return Solution(state[..., :-1], state[..., -1], count)
+        state, good = self._integrate(dynamics, z, reverse, ladj=True)
+        return Solution(torch.where(good, state[..., :-1], z), state[..., -1], count)
 
     # Where nobody asks for the log-determinant, it is not computed.
 
     def _call(self, z: Tensor) -> Tensor:
-        return self._integrate(self.field, z, reverse=False, ladj=False)
+        return self._move(z, reverse=False)
 
     def _inverse(self, y: Tensor) -> Tensor:
-        return self._integrate(self.field, y, reverse=True, ladj=False)
+        return self._move(y, reverse=True)
 
-    def _integrate(self, dynamics: Dynamics, z: Tensor, reverse: bool, ladj: bool) -> Tensor:
+    def _move(self, z: Tensor, reverse: bool) -> Tensor:
+        state, good = self._integrate(self.field, z, reverse, ladj=False)
+        return torch.where(good, state, z)
+
+    def _integrate(
+        self, dynamics: Dynamics, z: Tensor, reverse: bool, ladj: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Return the state at the end, and which points were moved, `(*, 1)`.
+
+        A point that is infinite or no number has nowhere to go. The origin takes its place, since
+        the solver's steps are common to all points, and it would stop the others.
+        """
         start, end = (self.end, self.start) if reverse else (self.start, self.end)
+        good = z.isfinite().all(-1, keepdim=True)
+        z = torch.where(good, z, 0)
         with torch.no_grad():
             velocity = self.field(z.new_full((), start), z)
         # The state has its full shape from the start. Only the field knows the parameters' shapes.
         state = z = z.expand(velocity.shape)
         if ladj:
             state = torch.cat([z, torch.zeros_like(z[..., :1])], -1)
+        state = self._solve(dynamics, state, velocity, start, end)
+        if ladj:
+            state = torch.cat([state[..., :-1], torch.where(good, state[..., -1:], 0)], -1)
+        return state, good
+
+    def _solve(
+        self, dynamics: Dynamics, state: Tensor, velocity: Tensor, start: float, end: float
+    ) -> Tensor:
         if self.steps is not None:
             return runge_kutta(dynamics, state, start, end, self.steps)
-        if z.is_meta or not z.numel():
-            return state  # there are no numbers to move
+        if state.is_meta or not velocity.numel():
+            # There are no numbers to move. What comes out depends on the parameters all the same.
+            return state + dynamics(state.new_full((), start), state)
+        z = state[..., : velocity.shape[-1]]
         return adaptive(
             dynamics,
             state,
@@ -239,7 +262,7 @@ class Continuous(Transform):
         return f"Continuous({type(self.field).__name__}, start={self.start:g}, end={self.end:g})"
 
 
-def rademacher(like: Tensor, generator: torch.Generator) -> Tensor:
+def rademacher(like: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
     """Return random signs, as a probe of the trace for points like the given ones.
 
     Of all vectors with mean zero and covariance I, made of independent numbers, they give the
@@ -247,11 +270,14 @@ def rademacher(like: Tensor, generator: torch.Generator) -> Tensor:
 
     Arguments:
         like: Points, `(*, D)`, whose shape, dtype and device the signs take.
-        generator: The source of randomness.
+        generator: The source of randomness; None for torch's own.
 
     Example:
-        >>> rademacher(torch.zeros(2, 3), torch.Generator().manual_seed(0)).abs()
+        >>> rademacher(torch.zeros(2, 3), generator=torch.Generator().manual_seed(0)).abs()
         tensor([[1., 1., 1.],
                 [1., 1., 1.]])
     """
+    check_type("like", like, Tensor, "a torch.Tensor")
+    if generator is not None:
+        check_generator("generator", generator)
     return torch.empty_like(like).bernoulli_(0.5, generator=generator) * 2 - 1

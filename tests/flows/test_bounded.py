@@ -357,19 +357,33 @@ def nested():
 
 
 def test_the_tensors_of_a_transform_are_buffers_at_any_depth():
-    fixed = Fixed(2, nested())
-    assert {name: value.dtype for name, value in fixed.state_dict().items()} == {
-        "constants.transforms.0.transform.shift": F32,
-        "constants.transforms.0.transform.log_scale": F32,
-        "constants.transforms.1.order": torch.int64,
-        "constants.transforms.2.low": F32,
+    flow = Transformed(AffineFlow(2), nested())
+    buffers = dict(flow.named_buffers())
+    assert {name: value.dtype for name, value in buffers.items() if value.numel()} == {
+        "flows.1.constants.transform.constants.shift": F32,
+        "flows.1.constants.transform.constants.log_scale": F32,
+        "flows.2.constants.order": torch.int64,
+        "flows.3.constants.low": F32,
     }
     z = rand(5, 2).float()
     for result, expected in zip(
-        fixed.transform().call_and_ladj(z), nested().call_and_ladj(z), strict=True
+        flow.transform().call_and_ladj(z), nested().call_and_ladj(z), strict=True
     ):
         assert torch.equal(result, expected)
-    assert fixed.double().transform().transforms[0].transform.shift.dtype == F64
+    assert flow.double().transform().transforms[1].transform.shift.dtype == F64
+
+
+def test_the_inverse_of_a_composition_can_be_fixed():
+    flow, y = Transformed(AffineFlow(2), shifted().inv), rand(5, 2).float()
+    for result, expected in zip(
+        flow.transform().call_and_ladj(y), shifted().inv.call_and_ladj(y), strict=True
+    ):
+        assert torch.equal(result, expected)
+    assert len(flow.transform().transforms) == 3
+
+
+def shifted():
+    return Compose([Affine(torch.ones(2), torch.full((2,), 0.5)), Permutation.reversal(2)])
 
 
 def test_a_flow_has_its_own_copy_of_them():
@@ -383,7 +397,7 @@ def test_a_flow_has_its_own_copy_of_them():
 
 
 def test_other_buffers_can_stand_in():
-    flow, z = Fixed(2, Box(torch.zeros(2), 10.0)), torch.full((2,), -1e3)
+    flow, z = Fixed(2, Box, torch.zeros(2), 10.0), torch.full((2,), -1e3)
 
     class Image(torch.nn.Module):
         def __init__(self):

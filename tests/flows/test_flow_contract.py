@@ -169,6 +169,11 @@ def test_compile(case):
 
 
 @each
+def test_a_distribution_holds_its_parameters(case):
+    contract.check_holds_its_parameters(case)
+
+
+@each
 def test_bad_input(case):
     make_flow = FAMILIES[case.name]
     with pytest.raises(ValueError, match="features must be at least 1, got 0"):
@@ -199,9 +204,16 @@ def test_bad_input(case):
 
 
 @each
-@settings(max_examples=15, deadline=None, derandomize=True)
-@given(data=st.data())
-def test_any_shape_and_scale(case, data):
+def test_any_shape_and_scale(case):
+    @settings(max_examples=case.examples, deadline=None, derandomize=True)
+    @given(data=st.data())
+    def holds(data):
+        hold_at_any_shape_and_scale(case, data)
+
+    holds()
+
+
+def hold_at_any_shape_and_scale(case, data):
     features = data.draw(st.sampled_from(case.dims), "features")
     context = data.draw(st.integers(0, 3), "context")
     length = data.draw(st.integers(1, 4), "length")

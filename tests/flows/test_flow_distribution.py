@@ -16,14 +16,26 @@ from nfbook.flows import (
     Chain,
     Fixed,
     FlowDistribution,
+    LangevinFlow,
     NeuralSplineAutoregressive,
     NeuralSplineCoupling,
     PlanarFlow,
+    QRFlow,
     RealNVP,
     StandardNormal,
     Transformed,
 )
-from nfbook.transforms import Affine, Box, Compose, DataUnits, Permutation, Spline
+from nfbook.objectives import flow_matching_loss
+from nfbook.transforms import (
+    Affine,
+    Box,
+    Compose,
+    DataUnits,
+    Exp,
+    Permutation,
+    Spline,
+    rademacher,
+)
 
 
 def test_base_is_torchs_normal():
@@ -64,7 +76,100 @@ def test_domains_and_codomains():
     assert t.domain is t.inv.codomain is constraints.real_vector
 
 
+# ---- draws --------------------------------------------------------------------------------------
+
+
+def test_parameters_with_a_batch_get_noise_of_their_own():
+    shift = torch.arange(3.0, dtype=torch.float64).view(3, 1).expand(3, 2)
+    base = StandardNormal(2, like=shift)
+    q = FlowDistribution(base, Affine(shift))
+    assert q.batch_shape == (3,)
+    for shape in ((), (3,), (5,)):
+        z = q.sample(shape, generator=seeded()) - shift
+        assert z.shape == (*shape, 3, 2)
+        assert z.flatten().unique().numel() == z.numel()
+    expected = Normal(shift, 1.0).log_prob(torch.zeros(2)).sum(-1)
+    torch.testing.assert_close(q.log_prob(torch.zeros(2).double()), expected)
+    assert FlowDistribution(base.expand((4, 1)), Affine(shift)).batch_shape == (4, 3)
+    assert FlowDistribution(q, Affine(rand(4, 1, 2))).batch_shape == (4, 3)
+    torchs = MultivariateNormal(torch.zeros(2).double(), torch.eye(2).double())
+    assert FlowDistribution(torchs, Affine(shift)).batch_shape == (3,)
+    with pytest.raises(ValueError, match=r"base must have a batch shape that fits .* \(3,\), got"):
+        FlowDistribution(base.expand((4,)), Affine(shift))
+
+
+def test_mean_and_variance_say_how_to_estimate_them():
+    q = PlanarFlow(2)()
+    with pytest.raises(NotImplementedError, match=r"no mean in closed form; .*\.mean\(0\)"):
+        q.mean  # noqa: B018
+    for name in ("variance", "stddev"):
+        with pytest.raises(NotImplementedError, match=r"no variance in .*\.var\(0\)"):
+            getattr(q, name)
+
+
+@pytest.mark.parametrize("batch", [(), (7,)])
+def test_many_draws_go_through_the_transform_in_pieces(batch):
+    sizes = []
+
+    class Watched(Affine):
+        def call_and_ladj(self, z):
+            sizes.append(z.numel())
+            return super().call_and_ladj(z)
+
+    base = StandardNormal(5, batch)
+    q = FlowDistribution(base, Watched(torch.ones(5)), check=False)
+    y = q.sample((40, 1000), generator=seeded())
+    assert y.shape == (40, 1000, *batch, 5)
+    assert max(sizes) <= 2**16 < sum(sizes) == y.numel()
+    assert torch.equal(y, q.rsample((40, 1000), generator=seeded()))
+    assert q.sample((0,)).shape == (0, *batch, 5)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+def test_a_compiled_draw_takes_batches_of_any_size():
+    flow = AffineFlow(2, context=1, generator=seeded())
+    torch.compiler.reset()
+    draw = torch.compile(lambda c: flow(c).sample((3,)), fullgraph=True, backend="aot_eager")
+    for n in (4, 5, 6):
+        assert draw(torch.zeros(n, 1)).shape == (3, n, 2)
+
+
+def test_a_generator_is_torchs_or_none():
+    q, x = CNF(2)(), torch.zeros(3, 2)
+    for function in (
+        lambda **given: q.sample((3,), **given),
+        lambda **given: q.rsample((3,), **given),
+        lambda **given: q.rsample_and_log_prob((3,), **given),
+        lambda **given: StandardNormal(2).rsample((3,), **given),
+        lambda **given: rademacher(x, **given),
+        lambda **given: flow_matching_loss(CNF(2), x, **given),
+        lambda **given: PlanarFlow(2, **given),
+        lambda **given: QRFlow(2, **given),
+        lambda **given: CNF(2, **given),
+        lambda **given: LangevinFlow(StandardNormal(2).log_prob, 2, **given),
+    ):
+        with pytest.raises(TypeError, match=r"generator must be a torch\.Generator"):
+            function(generator=0)
+        function(generator=None)
+        function()
+
+
+# ---- dtype and device ---------------------------------------------------------------------------
+
+
+def test_the_dtype_is_that_of_the_parameters():
+    """However they came: a state may be loaded in place of the parameters."""
+    for family in (PlanarFlow, ActNormFlow, CNF):
+        flow = family(2)
+        flow.load_state_dict(family(2).double().state_dict(), assign=True)
+        assert flow().sample().dtype == torch.float64
+        assert flow().log_prob(torch.zeros(2).double()).dtype == torch.float64
+
+
 def test_flows_say_their_sizes():
+    assert repr(PlanarFlow(2, 3, length=4)).startswith(
+        "PlanarFlow(\n  features=2, context=3, length=4"
+    )
     assert "features=2, context=3" in repr(RealNVP(2, 3))
     assert "inputs=1, context=3, units=64" in repr(RealNVP(2, 3))
 
@@ -111,7 +216,11 @@ def test_masks_and_vectors_of_the_wrong_kind():
     for mask in (3, None, torch.tensor([True, False])):
         with pytest.raises(TypeError, match="mask must be a str, or a list or tuple of tensors"):
             RealNVP(2, mask=mask)
-    for flow in (RealNVP(2), NeuralSplineCoupling(2), Chain(Fixed(2, Permutation.reversal(2)))):
+    for flow in (
+        RealNVP(2),
+        NeuralSplineCoupling(2),
+        Chain(Fixed(2, Permutation, torch.tensor([1, 0]))),
+    ):
         with pytest.raises(ValueError, match=r"z must have shape \(\*, 2\), got \(5, 3\)"):
             flow.transform()(torch.zeros(5, 3))
     for bound in (0.0, -3.0):
@@ -137,23 +246,59 @@ def test_a_transform_with_networks_cannot_be_fixed(family):
     with pytest.raises(
         TypeError, match="transform must consist of tensors, numbers and transforms"
     ):
-        Fixed(2, family(2).transform())
+        Transformed(PlanarFlow(2), family(2).transform())
 
 
 def test_a_fixed_transform_fits_its_flow():
-    for wrong in (Permutation.reversal(3), Box(torch.zeros(3), 1.0)):
+    for kind, tensor, *others in (
+        (Permutation, torch.tensor([2, 1, 0])),
+        (Box, torch.zeros(3), 1.0),
+    ):
         with pytest.raises(ValueError, match="transform must be one of vectors of size 2"):
-            Fixed(2, wrong)
+            Fixed(2, kind, tensor, *others)
+    with pytest.raises(TypeError, match="kind must be a class of nfbook transforms, got Exp"):
+        Fixed(2, Exp())
+    with pytest.raises(TypeError, match="missing a required argument: 'high'"):
+        Fixed(2, Box, 0.0)
+    with pytest.raises(TypeError, match="got Compose with a list as transforms"):
+        Fixed(2, Compose, [Exp()])
     with pytest.raises(ValueError, match="transform must have all vectors as its domain"):
         Transformed(PlanarFlow(2), Box(0.0, 1.0).inv)
-    double = DataUnits(torch.zeros(2).double(), torch.zeros(2).double())
-    assert Fixed(2, Compose([double.inv, double]))().sample().shape == (2,)
+    double = torch.zeros(2).double()
+    assert Fixed(2, DataUnits, double, double)().sample().dtype == torch.float64
+    assert Fixed(2, Exp).double()().sample().dtype == torch.float64
+
+
+def test_a_fixed_transform_is_checked_once():
+    """Its constructor looks at the values when the flow is made, and not at each call."""
+    with pytest.raises(ValueError, match="low must be below high"):
+        Fixed(2, Box, torch.ones(2), 0.0)
+    flow = Fixed(2, Box, torch.zeros(2), 1.0)
+    torch.compiler.reset()
+    compiled = torch.compile(lambda z: flow.transform()(z), fullgraph=True, backend="eager")
+    assert torch.equal(compiled(torch.zeros(2)), torch.full((2,), 0.5))
+
+
+def test_chains_print_flat():
+    flow = Chain(AffineFlow(2, 3), Chain(Fixed(2, Permutation, torch.tensor([1, 0]))))
+    flow = Transformed(flow, Compose([DataUnits(torch.zeros(2), torch.zeros(2)), Box(0.0, 1.0)]))
+    lines = repr(flow).splitlines()
+    assert lines[0] == "Transformed(features=2, context=3"
+    assert "    (parameters_of): ConditionalParameters(" in lines
+    assert lines[-4:] == [
+        "  Fixed(Permutation, features=2, order=(2,))",
+        "  Fixed(DataUnits, features=2, shift=(2,), log_scale=(2,))",
+        "  Fixed(Box, features=2, low=0.0, high=1.0, margin=0.0)",
+        ")",
+    ]
+    parts = flow.transform(torch.zeros(3)).transforms
+    assert [type(part).__name__ for part in parts] == ["Affine", "Permutation", "DataUnits", "Box"]
 
 
 def test_what_is_measured_on_data_has_no_gradient():
     x, p = rand(20, 2).requires_grad_(), torch.zeros(2, requires_grad=True)
     assert not DataUnits.from_data(x).shift.requires_grad
-    assert not any(b.requires_grad for b in Fixed(2, Affine(p)).buffers())
+    assert not any(b.requires_grad for b in Fixed(2, Affine, p).buffers())
     chain = Chain(ActNormFlow(2), AffineFlow(2)).double()
     chain.start_from(x)
     assert not any(b.requires_grad for b in chain.buffers())

@@ -167,6 +167,15 @@ def test_shapes_dtypes_and_randomness():
     assert all(net.layers[-1].weight.grad.abs().max() > 0 for net in flow.networks)
 
 
+def test_without_a_generator_it_is_torchs_own():
+    flow, x = CNF(2), torch.zeros(5, 2)
+    torch.manual_seed(3)
+    losses = flow_matching_loss(flow, x)
+    torch.manual_seed(3)
+    assert torch.equal(losses, flow_matching_loss(flow, x))
+    assert not torch.equal(losses, flow_matching_loss(flow, x))
+
+
 def test_the_loss_of_a_new_flow_is_known():
     x = 3.0 + torch.zeros(100_000, 1, dtype=F64)
     losses = flow_matching_loss(CNF(1).double(), x, generator=seeded(0))

@@ -24,7 +24,7 @@ F64 = torch.float64
 
 def points_and_context(flow: Flow, n: int = 6, seed: int = 7) -> tuple[torch.Tensor, object]:
     """Return n points around the origin and one context for each, or None."""
-    like = flow.get_buffer("like")
+    like = flow.like
     y = 1.5 * rand(n, flow.features, seed=seed).to(like.dtype)
     context = rand(n, flow.context, seed=seed + 1).to(like.dtype) if flow.context else None
     return y, context
@@ -157,7 +157,7 @@ def check_samples_agree(flow: Flow, false_alarms: float = 1e-4) -> None:
 def check_starts_as_the_base(flow: Flow, tolerance: float) -> None:
     """A new flow leaves the base distribution as it is, whatever the context."""
     y, context = points_and_context(flow)
-    base = StandardNormal(flow.features, like=flow.get_buffer("like"))
+    base = StandardNormal(flow.features, like=flow.like)
     assert_near(flow(context).log_prob(y), base.log_prob(y), tolerance)
 
 
@@ -183,11 +183,14 @@ def check_gradients(flow: Flow) -> None:
         reached = torch.autograd.grad(total, values, allow_unused=True)
         assert all(gradient is not None for gradient in reached)
         start = point.clone().requires_grad_()
-        assert gradcheck(function, (start, *values), atol=1e-5, rtol=1e-4)
+        assert gradcheck(lambda z, f=function: f(z, *values), start, atol=1e-5, rtol=1e-4)
+        # The fast mode takes one random direction through all parameters, in place of each of them.
+        of_values = lambda *v, f=function: f(point, *v)  # noqa: E731
+        assert gradcheck(of_values, values, atol=1e-5, rtol=1e-4, fast_mode=True)
         # By the parameters too, where points are constants, as noise and data are.
         for inputs, of in (
             ((start,), lambda z, f=function: f(z, *values)),
-            (values, lambda *v, f=function: f(point, *v)),
+            (values, of_values),
         ):
             assert gradgradcheck(of, inputs, atol=1e-4, rtol=1e-3, fast_mode=True)
 
@@ -201,6 +204,28 @@ class Direction(torch.nn.Module):
 
     def forward(self, context, point):
         return getattr(self.flow.transform(context), self.way)(point)
+
+
+def check_holds_its_parameters(case: Case) -> None:
+    """A distribution uses the parameters that it was made of, whatever becomes of the flow's."""
+    for context in (0, 2):
+        flow, other = (make(case, context=context, scale=0.3, seed=seed) for seed in (0, 1))
+        y, c = points_and_context(flow)
+        expected = other(c).log_prob(y)
+        own = flow(c)
+        before = own.log_prob(y).detach()
+        state = {name: value.detach().clone() for name, value in other.state_dict().items()}
+        named = {name: state[name].requires_grad_() for name, _ in flow.named_parameters()}
+        log_prob = functional_call(flow, state, (c,)).log_prob(y)
+        assert_near(log_prob, expected, 1e-9 * (1 + expected.detach().abs().max()))
+        slopes = torch.autograd.grad(log_prob.sum(), list(named.values()))
+        wanted = torch.autograd.grad(expected.sum(), list(other.parameters()))
+        for slope, right in zip(slopes, wanted, strict=True):
+            assert_near(slope, right, 1e-8 * (1 + right.abs().max()))
+        with torch.no_grad():
+            for parameter in flow.parameters():
+                parameter += 0.1
+        assert_near(own.log_prob(y), before, 1e-12 * (1 + before.abs().max()))
 
 
 # ---- shapes and types -----------------------------------------------------------------------
@@ -410,20 +435,21 @@ class Score(torch.nn.Module):
 
 def check_compile(case: Case) -> None:
     """torch.compile follows both directions, gradients included, without a break."""
-    flow = make(case, context=2, length=2, scale=0.3)
+    flow = make(case, context=2, length=case.compiled, scale=0.3)
     y, context = points_and_context(flow)
-    for function in (
-        lambda point, c: flow(c).log_prob(point),
-        lambda point, c: flow(c).transform.call_and_ladj(point)[1],
-    ):
-        torch.compiler.reset()
-        compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
-        parameters = list(flow.parameters())
-        value, expected = compiled(y, context), function(y, context)
+
+    def function(point, c):
+        q = flow(c)
+        return q.log_prob(point), q.transform.call_and_ladj(point)[1]
+
+    torch.compiler.reset()
+    compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
+    parameters = list(flow.parameters())
+    for value, expected in zip(compiled(y, context), function(y, context), strict=True):
         assert_near(value, expected, 1e-10 * (1 + expected.abs().max()))
         for a, b in zip(
-            torch.autograd.grad(value.sum(), parameters, allow_unused=True),
-            torch.autograd.grad(expected.sum(), parameters, allow_unused=True),
+            torch.autograd.grad(value.sum(), parameters, allow_unused=True, retain_graph=True),
+            torch.autograd.grad(expected.sum(), parameters, allow_unused=True, retain_graph=True),
             strict=True,
         ):
             if b is not None:

@@ -23,22 +23,30 @@ class Case:
         dims: The dimensions D that are tried.
         options: Further arguments of the constructor.
         compiles: Whether ``torch.compile(fullgraph=True)`` can follow.
+        compiled: The number of layers that it is given.
         vmaps: Whether ``torch.func.vmap`` can follow.
         tolerance: How exact round trips and densities are in float64.
         extreme: The scale of the parameters at which nothing may break.
+        examples: How many random shapes and scales are tried.
     """
 
     name: str
     dims: tuple[int, ...] = (1, 2, 5)
     options: tuple[tuple[str, object], ...] = ()
     compiles: bool = True
+    compiled: int = 2
     vmaps: bool = True
     tolerance: float = 1e-9
     extreme: float = 5.0
+    examples: int = 15
 
 
 USUAL = {name: Case(name) for name in FAMILIES}
-SPECIAL = {
+# The solver of a Sylvester layer is long to compile, and the same in each layer.
+SYLVESTER = {
+    name: replace(case, compiled=1) for name, case in USUAL.items() if name.startswith("sylvester")
+}
+SPECIAL = SYLVESTER | {
     # Any Gaussian, so any condition number: K layers of two triangular factors multiply theirs, and
     # beyond 1e16 the digits of an inverse are gone, whatever computes it.
     "plu": replace(USUAL["plu"], extreme=0.3),
@@ -57,6 +65,7 @@ SPECIAL = {
         vmaps=False,
         tolerance=1e-8,
         extreme=1.0,
+        examples=4,
     ),
     # The inverse of a triangular matrix with slopes L below its diagonal has entries up to L^(D-1),
     # and so does the growth of rounding errors, in each layer, for any algorithm. One layer is held
