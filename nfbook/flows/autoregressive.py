@@ -73,7 +73,7 @@ class AutoregressiveFlow(Flow):
                 zero=True,
                 generator=generator,
             )
-            for each in orders(order, features, length, generator)
+            for each in _orders(order, features, length, generator)
         )
 
     def transform(self, context: Tensor | None = None) -> Transform:
@@ -88,7 +88,7 @@ class AutoregressiveFlow(Flow):
         return cast("list[MaskedMLP]", list(self.networks))
 
 
-def orders(
+def _orders(
     kind: str, features: int, length: int, generator: torch.Generator | None
 ) -> list[list[int]]:
     """Return the order of the coordinates in each layer."""
@@ -96,7 +96,12 @@ def orders(
     if kind == "alternating":
         return [natural[:: 1 if k % 2 == 0 else -1] for k in range(length)]
     if kind == "random":
-        return [torch.randperm(features, generator=generator).tolist() for _ in range(length)]
+        return [
+            torch.randperm(
+                features, generator=generator, device=getattr(generator, "device", "cpu")
+            ).tolist()
+            for _ in range(length)
+        ]
     raise ValueError(f"order must be 'alternating' or 'random', got {kind!r}")
 
 

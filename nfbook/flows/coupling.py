@@ -69,7 +69,9 @@ class CouplingFlow(Flow):
         check_count("length", length)
         check_callable("univariate", univariate)
         self.univariate = univariate
-        partitions = [Partition(each) for each in masks(mask, features, length)]
+        # What stays is looked up where there are numbers, and not on a default device like "meta".
+        device = torch.get_default_device()
+        partitions = [Partition(each).to(device) for each in _masks(mask, features, length)]
         self.partitions = nn.ModuleList(partitions)
         self.conditioners = nn.ModuleList()
         for partition in partitions:
@@ -118,10 +120,10 @@ class Constant(nn.Module):
         return self.values
 
 
-def masks(kind: str | Sequence[Tensor], features: int, length: int) -> list[Tensor]:
+def _masks(kind: str | Sequence[Tensor], features: int, length: int) -> list[Tensor]:
     """Return the mask of each layer, `(features,)`, True where a coordinate stays."""
     if isinstance(kind, str):
-        number = torch.arange(features)
+        number = torch.arange(features, device="cpu")
         if kind == "alternating":
             stays = number % 2 == 0
         elif kind == "halves":

@@ -261,8 +261,10 @@ class FlowDistribution(Distribution):
         return y.expand(*shape, features)
 
     def _log_prob_inside(self, y: Tensor) -> Tensor:
-        z, ladj = self.transform.inverse_and_ladj(y)
-        return self.base.log_prob(z) + ladj
+        # No map has a value at infinity, where a density is zero. Another point stands in for it.
+        far = y.isinf().any(-1)
+        z, ladj = self.transform.inverse_and_ladj(y.masked_fill(far.unsqueeze(-1), 1.0))
+        return (self.base.log_prob(z) + ladj).masked_fill(far, -math.inf)
 
     def __repr__(self) -> str:
         return f"FlowDistribution({self.base}, {self.transform})"

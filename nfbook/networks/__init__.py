@@ -1,7 +1,18 @@
 """The networks that turn a context, or a part of a vector, into parameters."""
 
-from nfbook.networks.masked import MaskedLinear, MaskedMLP
+from nfbook.networks._bound import BoundNetwork, Snapshot
+from nfbook.networks._layers import FirstLayer
+from nfbook.networks.masked import BoundMaskedMLP, MaskedLinear, MaskedMLP
 from nfbook.networks.mlp import MLP
 from nfbook.networks.parameters import ConditionalParameters
 
-__all__ = ["MLP", "ConditionalParameters", "MaskedLinear", "MaskedMLP"]
+__all__ = [
+    "MLP",
+    "BoundMaskedMLP",
+    "BoundNetwork",
+    "ConditionalParameters",
+    "FirstLayer",
+    "MaskedLinear",
+    "MaskedMLP",
+    "Snapshot",
+]

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from nfbook._checks import check_count, check_widths
-from nfbook.networks.mlp import check_context, linear
+from nfbook.networks._bound import BoundNetwork, Snapshot, are_plain, bound_layers
+from nfbook.networks._layers import FirstLayer, is_plain, linear
 
-__all__ = ["MaskedLinear", "MaskedMLP", "Steps"]
+__all__ = ["BoundMaskedMLP", "MaskedLinear", "MaskedMLP", "Steps"]
 
 
 class MaskedLinear(nn.Module):
@@ -25,7 +26,7 @@ class MaskedLinear(nn.Module):
     outputs start at the same scale.
 
     Arguments:
-        mask: M, zeros and ones, `(outputs, inputs)`.
+        mask: M, zeros and ones, `(out_features, in_features)`.
         generator: The source of the initial weights; torch's global one if None.
 
     Example:
@@ -38,21 +39,25 @@ class MaskedLinear(nn.Module):
 
     def __init__(self, mask: Tensor, *, generator: torch.Generator | None = None) -> None:
         super().__init__()
-        outputs, inputs = mask.shape
+        self.out_features, self.in_features = mask.shape
+        full = linear(self.in_features, self.out_features, generator=generator)
         seen = mask.sum(-1, keepdim=True).clamp(min=1)
-        full = linear(inputs, outputs, generator=generator)
-        self.weight = nn.Parameter(full.weight.detach() * (inputs / seen).sqrt())
+        self.weight = nn.Parameter(full.weight.detach() * (self.in_features / seen).sqrt())
         self.bias = nn.Parameter(full.bias.detach())
         self.register_buffer("mask", mask)
 
     @property
     def masked_weight(self) -> Tensor:
-        """The weights that count, with zeros for the others, `(outputs, inputs)`."""
+        """The weights that count, with zeros for the others, `(out_features, in_features)`."""
         return self.weight * self.mask
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return y, `(*, outputs)`, of x, `(*, inputs)`."""
+        """Return y, `(*, out_features)`, of x, `(*, in_features)`."""
         return functional.linear(x, self.masked_weight, self.bias)
+
+    def extra_repr(self) -> str:
+        """Say the sizes."""
+        return f"in_features={self.in_features}, out_features={self.out_features}"
 
 
 class MaskedMLP(nn.Module):
@@ -117,41 +122,32 @@ class MaskedMLP(nn.Module):
         order = list(range(features) if order is None else order)
         if sorted(order) != list(range(features)):
             raise ValueError(f"order must hold each of 0, ..., {features - 1} once, got {order}")
-        self.features, self.outputs = features, outputs
-        self.register_buffer("order", torch.tensor(order))
-
-        # How many units of each degree a layer has, and then the degree of each unit.
-        lowest = 0 if context or features == 1 else 1
-        hidden_sizes = [units_by_degree(width, lowest, features) for width in hidden_features]
-        self.sizes = [*hidden_sizes, [outputs] * features]
-        hidden = [torch.arange(features).repeat_interleave(torch.tensor(s)) for s in hidden_sizes]
-        place = torch.argsort(self.order)
-        degrees = [place + 1, *hidden, place.repeat(outputs)]
-        self.layers = nn.ModuleList(
-            MaskedLinear((after.unsqueeze(-1) >= before).float(), generator=generator)
-            for before, after in pairwise(degrees)
+        self.features, self.outputs, self.context = features, outputs, context
+        # Degrees are counted where there are numbers, and not on a default device like "meta".
+        with torch.device("cpu"):
+            places = torch.tensor(order)
+            # How many units of each degree a layer has, and then the degree of each unit.
+            lowest = 0 if context or features == 1 else 1
+            hidden_sizes = [units_by_degree(width, lowest, features) for width in hidden_features]
+            self.sizes = [*hidden_sizes, [outputs] * features]
+            by_degree = [torch.tensor(sizes) for sizes in hidden_sizes]
+            hidden = [torch.arange(features).repeat_interleave(sizes) for sizes in by_degree]
+            place = torch.argsort(places)
+            degrees = [place + 1, *hidden, place.repeat(outputs)]
+            pairs = pairwise(degrees)
+            masks = [(after.unsqueeze(-1) >= before).float() for before, after in pairs]
+        device = torch.get_default_device()
+        self.register_buffer("order", places.to(device))
+        first, *others = [mask.to(device) for mask in masks]
+        self.first = FirstLayer(
+            features, len(first), context=context, mask=first, generator=generator
         )
+        self.layers = nn.ModuleList(MaskedLinear(mask, generator=generator) for mask in others)
         self.activation = activation()
-        self.from_context = (
-            linear(context, len(degrees[1]), bias=False, generator=generator) if context else None
-        )
         if zero:
-            last: list[nn.Module] = [self.layers[-1]]
-            if self.from_context is not None and len(self.layers) == 1:
-                last.append(self.from_context)
-            for parameter in nn.ModuleList(last).parameters():
+            last = self.layers[-1] if others else self.first
+            for parameter in last.parameters():
                 nn.init.zeros_(parameter)
-
-    @property
-    def masked_layers(self) -> list[MaskedLinear]:
-        """The layers, first one first."""
-        return cast("list[MaskedLinear]", list(self.layers))
-
-    def start(self, context: Tensor | None = None) -> Tensor:
-        """Return what the first layer's units have before they see x, `(units)` or `(*, units)`."""
-        bias = self.masked_layers[0].bias
-        check_context(context, 0 if self.from_context is None else self.from_context.in_features)
-        return bias if self.from_context is None else bias + self.from_context(context)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Return the parameters of all coordinates, each at its coordinate's place.
@@ -163,39 +159,100 @@ class MaskedMLP(nn.Module):
         Returns:
             `(*, D, P)`.
         """
-        first, *others = self.masked_layers
-        start = self.start(context)
-        if start.dim() == 1:
-            hidden = functional.linear(x, first.masked_weight, start)
-        else:
-            hidden = functional.linear(x, first.masked_weight) + start
-        for layer in others:
+        hidden = self.first(x, context)
+        for layer in self.layers:
             hidden = layer(self.activation(hidden))
-        # In memory the D numbers of one kind are neighbours, since they are used together.
-        parameters: Tensor = hidden.unflatten(-1, (self.outputs, self.features)).mT
-        return parameters
+        return by_coordinate(hidden, self.outputs)
 
-    def rows(
-        self, batch: torch.Size, context: Tensor | None = None
-    ) -> list[list[tuple[Tensor, Tensor]]]:
+    def bind(self, context: Tensor | None = None) -> BoundMaskedMLP | Snapshot:
+        """Return the network as a function of x, with a context and the parameters it has now.
+
+        See `MLP.bind`. If the layers are what this class made, it is a `BoundMaskedMLP`, which can
+        also be evaluated in `Steps`.
+
+        Example:
+            >>> network = MaskedMLP(3, 2)
+            >>> network.bind()(torch.zeros(3)).shape
+            torch.Size([3, 2])
+        """
+        others = list(self.layers)
+        if is_plain(self, MaskedMLP) and are_plain(
+            self.first, others, MaskedLinear, [self.activation]
+        ):
+            activations = [self.activation] * len(others)
+            return BoundMaskedMLP(
+                bound_layers(self.first, others, activations, context, _masked_weight),
+                self.order,
+                self.sizes,
+            )
+        return Snapshot(self, context)
+
+    def extra_repr(self) -> str:
+        """Say the sizes."""
+        return f"features={self.features}, outputs={self.outputs}, context={self.context}"
+
+
+def _masked_weight(layer: Any) -> Tensor:
+    return cast("Tensor", layer.masked_weight)
+
+
+def by_coordinate(output: Tensor, outputs: int) -> Tensor:
+    """Return what came out of the last layer as P numbers for each coordinate, `(*, D, P)`.
+
+    In memory the D numbers of one kind are neighbours, since they are used together.
+    """
+    parameters: Tensor = output.unflatten(-1, (outputs, -1)).mT
+    return parameters
+
+
+class BoundMaskedMLP:
+    """A masked network whose context and parameters are given, see `MaskedMLP.bind`.
+
+    Arguments:
+        network: Its layers, with masked weights.
+        order: The indices of the coordinates, first one first.
+        sizes: How many units of each degree each layer has.
+    """
+
+    def __init__(self, network: BoundNetwork, order: Tensor, sizes: list[list[int]]) -> None:
+        self.network, self.order, self.sizes = network, order, sizes
+
+    @property
+    def features(self) -> int:
+        """The number of coordinates D."""
+        return len(self.sizes[-1])
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers P it gives for each coordinate."""
+        return self.sizes[-1][0]
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        """The batch shape of the context, `()` without one."""
+        return self.network.start.shape[:-1]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return the parameters, `(*, D, P)`, of x, `(*, D)`."""
+        return by_coordinate(self.network(x), self.outputs)
+
+    def rows(self, batch: torch.Size) -> list[list[tuple[Tensor, Tensor]]]:
         """Return the weights and biases of each layer's units, by degree from 0 to D - 1.
 
-        The weights are `(units, inputs)`, without masks, and take the coordinates as they come in
-        order. The biases are `(units, 1)`, or `(units, N)` in a first layer that sees a context.
+        The weights are `(units, inputs)`, and take the coordinates as they come in order. The
+        biases are `(units, 1)`, or `(units, N)` in a first layer that sees a context.
 
         Arguments:
             batch: The batch shape of x, of N points in all.
-            context: `(*, C)`, with batch dimensions that expand to those of x.
         """
-        weights: list[Tensor] = [layer.weight for layer in self.masked_layers]
-        biases: list[Tensor] = [layer.bias for layer in self.masked_layers]
-        biases[0] = self.start(context)
+        weights = cast("list[Tensor]", list(self.network.weights))
+        biases = [self.network.start, *self.network.biases]
         if biases[0].dim() > 1:
             biases[0] = biases[0].expand(*batch, -1).reshape(batch.numel(), len(weights[0])).mT
         weights[0] = weights[0].index_select(1, self.order)
         for rows in weights, biases:
-            by_coordinate = rows[-1].unflatten(0, (self.outputs, -1)).transpose(0, 1)
-            rows[-1] = by_coordinate.index_select(0, self.order).flatten(0, 1)
+            each = rows[-1].unflatten(0, (self.outputs, -1)).transpose(0, 1)
+            rows[-1] = each.index_select(0, self.order).flatten(0, 1)
         columns = [bias.unsqueeze(-1) if bias.dim() == 1 else bias for bias in biases]
         return [
             list(zip(weight.split(sizes), column.split(sizes), strict=True))
@@ -218,26 +275,24 @@ class Steps:
     A block grows by concatenation. Nothing is overwritten, and gradients flow through all turns.
 
     Arguments:
-        network: The masked network.
+        network: The masked network, with its context and its parameters.
         like: A tensor with the shape `(*, D)` and the dtype of x, for N points in all.
-        context: `(*, C)`; None for a network without.
 
     Example:
         Find the x with :math:`x_i = h_i(x_1, \dots, x_{i-1})`:
 
         >>> network = MaskedMLP(3, 1)
-        >>> steps = Steps(network, like=torch.empty(5, 3))
+        >>> steps = Steps(network.bind(), like=torch.empty(5, 3))
         >>> for _ in range(3):
         ...     steps.append(steps.parameters().squeeze(0))
         >>> torch.allclose(network(steps.x()).squeeze(-1), steps.x(), atol=1e-6)
         True
     """
 
-    def __init__(self, network: MaskedMLP, like: Tensor, context: Tensor | None = None) -> None:
-        self.network, self.batch, self.turn = network, like.shape[:-1], 0
-        if context is not None:
-            self.batch = torch.broadcast_shapes(self.batch, context.shape[:-1])
-        self.rows = network.rows(self.batch, context)
+    def __init__(self, network: BoundMaskedMLP, like: Tensor) -> None:
+        self.network, self.turn = network, 0
+        self.batch = torch.Size(torch.broadcast_shapes(like.shape[:-1], network.batch_shape))
+        self.rows = network.rows(self.batch)
         # What is known of the inputs of each layer.
         self.known = [like.new_empty(0, self.batch.numel()) for _ in self.rows]
 
@@ -245,7 +300,8 @@ class Steps:
         """Return the parameters of the next coordinate, `(P, N)`."""
         last = len(self.rows) - 1
         for layer in range(last):
-            units = self.network.activation(self._evaluate(layer))
+            activation = self.network.network.activations[layer]
+            units = activation(self._evaluate(layer))
             self.known[layer + 1] = torch.cat([self.known[layer + 1], units])
         return self._evaluate(last)
 

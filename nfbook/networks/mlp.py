@@ -1,36 +1,19 @@
-"""The networks that turn a context, or a part of a vector, into a flow's parameters."""
+"""The multilayer perceptron that turns a context, or a part of a vector, into parameters."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import cast
+from itertools import pairwise
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from nfbook._checks import check_count, check_widths
+from nfbook.networks._bound import BoundNetwork, Snapshot, are_plain, bound_layers
+from nfbook.networks._layers import FirstLayer, is_plain, linear
 
-__all__ = ["MLP", "linear"]
-
-
-def linear(
-    inputs: int, outputs: int, *, bias: bool = True, generator: torch.Generator | None = None
-) -> nn.Linear:
-    r"""Return a linear layer whose weights are uniform on :math:`\pm 1/\sqrt{\text{inputs}}`.
-
-    That is torch's own start, drawn from an explicit generator.
-
-    Example:
-        >>> linear(3, 2, generator=torch.Generator().manual_seed(0)).weight.shape
-        torch.Size([2, 3])
-    """
-    layer: nn.Linear = nn.utils.skip_init(nn.Linear, inputs, outputs, bias=bias)
-    bound = 1 / math.sqrt(max(inputs, 1))
-    for parameter in layer.parameters():
-        nn.init.uniform_(parameter, -bound, bound, generator=generator)
-    return layer
+__all__ = ["MLP"]
 
 
 class MLP(nn.Module):
@@ -40,13 +23,17 @@ class MLP(nn.Module):
     \mathbf{b}`. A context that is shared by many x is multiplied only once.
 
     Arguments:
-        inputs: The size of x; 0 if there is only a context.
-        outputs: The size of the result.
+        in_features: The size of x; 0 if there is only a context.
+        out_features: The size of the result.
         hidden_features: The width of each hidden layer; with none the map is affine.
         context: The size of the context c; 0 if there is none.
         activation: The class of the module between two layers.
         zero: Whether the last layer starts at zero.
         generator: The source of the initial weights; torch's global one if None.
+
+    Raises:
+        TypeError: A count is no int.
+        ValueError: A count is too small.
 
     Example:
         >>> network = MLP(2, 5, (16, 16), context=3)
@@ -56,8 +43,8 @@ class MLP(nn.Module):
 
     def __init__(
         self,
-        inputs: int,
-        outputs: int,
+        in_features: int,
+        out_features: int,
         hidden_features: Sequence[int] = (64, 64),
         *,
         context: int = 0,
@@ -66,69 +53,69 @@ class MLP(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        check_count("inputs", inputs, minimum=0)
-        check_count("outputs", outputs)
+        check_count("in_features", in_features, minimum=0)
+        check_count("out_features", out_features)
         check_count("context", context, minimum=0)
         check_widths("hidden_features", hidden_features)
-        self.inputs, self.context = inputs, context
-        first, *widths = [*hidden_features, outputs]
-        # One draw for both parts of the first layer, so that its scale follows its full width.
-        joint = linear(inputs + context, first, generator=generator)
-        of_x, of_context = joint.weight.detach().split([inputs, context], dim=1)
-        # What is not there has no parameter, as it would never get a gradient.
-        self.weight = nn.Parameter(of_x.clone()) if inputs else None
-        self.context_weight = nn.Parameter(of_context.clone()) if context else None
-        self.bias = nn.Parameter(joint.bias.detach())
+        self.in_features, self.out_features, self.context = in_features, out_features, context
+        widths = [*hidden_features, out_features]
+        self.first = FirstLayer(in_features, widths[0], context=context, generator=generator)
         layers: list[nn.Module] = []
-        for before, after in zip([first, *widths], widths, strict=False):
+        for before, after in pairwise(widths):
             layers += [activation(), linear(before, after, generator=generator)]
         self.layers = nn.Sequential(*layers)
         if zero:
-            last = layers[-1] if layers else self
+            last = layers[-1] if layers else self.first
             for parameter in last.parameters():
                 nn.init.zeros_(parameter)
 
-    def start(self, context: Tensor | None = None) -> Tensor:
-        """Return what the first layer has before it sees x, `(units)` or `(*, units)`.
+    @property
+    def weight(self) -> Tensor | None:
+        """The weights of x in the first layer, `(units, in_features)`; None if there is no x."""
+        return self.first.weight
 
-        Raises:
-            TypeError: A context is missing, or is one too much.
-        """
-        check_context(context, self.context)
-        if context is None:
-            return cast("Tensor", self.bias)
-        return functional.linear(context, cast("Tensor", self.context_weight), self.bias)
+    def start(self, context: Tensor | None = None) -> Tensor:
+        """Return what the first layer has before it sees x, see `FirstLayer.start`."""
+        return self.first.start(context)
 
     def forward(self, x: Tensor | None, context: Tensor | None = None) -> Tensor:
-        """Return the outputs, `(*, outputs)`, of x `(*, inputs)` and context `(*, context)`.
+        """Return the outputs, `(*, out_features)`, of x `(*, in_features)` and context `(*, C)`.
 
-        Without inputs x is not looked at, and may be None.
+        Without ``in_features`` x is not looked at, and may be None.
         """
-        hidden = self.start(context)
-        if self.weight is not None:
-            x = cast("Tensor", x)
-            if context is None:
-                hidden = functional.linear(x, self.weight, hidden)
-            else:
-                hidden = functional.linear(x, self.weight) + hidden
-        result: Tensor = self.layers(hidden)
+        result: Tensor = self.layers(self.first(x, context))
         return result
 
+    def bind(self, context: Tensor | None = None) -> BoundNetwork | Snapshot:
+        """Return the network as a function of x, with a context and the parameters it has now.
+
+        Steps of an optimiser do not change the function, and its gradients reach the parameters.
+        If the layers are what this class made, it is a `BoundNetwork`, whose tensors a fast form
+        may use. Whatever has been done to a layer since, by hooks, pruning or an adapter, is
+        honoured by a `Snapshot`, which calls this module.
+
+        Example:
+            >>> network = MLP(2, 1)
+            >>> function, before = network.bind(), network(torch.ones(2)).detach()
+            >>> with torch.no_grad():
+            ...     _ = network.layers[-1].bias.add_(1)
+            >>> torch.equal(function(torch.ones(2)), before)
+            True
+        """
+        activations, others = list(self.layers)[::2], list(self.layers)[1::2]
+        if (
+            is_plain(self, MLP)
+            and is_plain(self.layers, nn.Sequential)
+            and are_plain(self.first, others, nn.Linear, activations)
+        ):
+            return bound_layers(self.first, others, activations, context, _copy_of_weight)
+        return Snapshot(self, context)
+
     def extra_repr(self) -> str:
-        """Say what the first layer takes; the others are listed."""
-        return f"inputs={self.inputs}, context={self.context}, units={len(self.bias)}"
+        """Say the sizes."""
+        sizes = f"in_features={self.in_features}, out_features={self.out_features}"
+        return f"{sizes}, context={self.context}"
 
 
-def check_context(context: Tensor | None, size: int) -> None:
-    """Check that there is a context exactly if its size is not zero.
-
-    Example:
-        >>> check_context(None, 3)
-        Traceback (most recent call last):
-        ...
-        TypeError: context must be a tensor (*, 3), got None
-    """
-    if context is None and size:
-        raise TypeError(f"context must be a tensor (*, {size}), got None")
-    if context is not None and not size:
-        raise TypeError("context must be None for what was made without one, got a tensor")
+def _copy_of_weight(layer: Any) -> Tensor:
+    return cast("Tensor", layer.weight).clone()

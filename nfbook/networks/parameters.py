@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from nfbook._checks import check_widths
-from nfbook.networks.mlp import MLP, check_context
+from nfbook._precision import full_precision
+from nfbook.networks._layers import check_context
+from nfbook.networks.mlp import MLP
 
 __all__ = ["ConditionalParameters"]
 
@@ -21,7 +23,8 @@ class ConditionalParameters(nn.Module):
 
     The network's last layer starts at zero, so at first every context gives the same parameters,
     the start, and no gradient reaches the context before the first step. Without a context there is
-    no network. The start is trained in both cases.
+    no network. The start is trained in both cases. What is returned is new, never the parameter
+    itself, so it stays as it is when an optimiser changes the parameter.
 
     Arguments:
         start: The initial tensors.
@@ -58,9 +61,11 @@ class ConditionalParameters(nn.Module):
     def forward(self, context: Tensor | None = None) -> dict[str, Tensor]:
         """Return the tensors by name, each with the context's batch dimensions in front."""
         check_context(context, 0 if self.network is None else self.network.context)
-        flat = self.start
-        if self.network is not None:
-            flat = flat + self.network(None, context)
+        if self.network is None:
+            flat = self.start.clone()
+        else:
+            with full_precision(self.start):
+                flat = self.start + self.network(None, context)
         sizes = [math.prod(shape) for shape in self.shapes.values()]
         pieces = flat.split(sizes, dim=-1)
         return {

@@ -15,6 +15,7 @@ from nfbook.transforms.data_units import DataUnits
 from nfbook.transforms.dequantise import dequantise, pixel_box, quantise
 from nfbook.transforms.dynamics import Langevin, Leapfrog, score
 from nfbook.transforms.elementwise import Affine
+from nfbook.transforms.fast._fallback import plain_forms
 from nfbook.transforms.fast.coupling import AffineCouplingStack
 from nfbook.transforms.fast.masked_affine import MaskedAffineStack
 from nfbook.transforms.fast.planar import PlanarStack
@@ -63,6 +64,7 @@ __all__ = [
     "VectorField",
     "dequantise",
     "pixel_box",
+    "plain_forms",
     "quantise",
     "rademacher",
     "score",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from nfbook._checks import check_type
-from nfbook.networks import MaskedMLP
+from nfbook.networks import BoundMaskedMLP, MaskedMLP, Snapshot
 from nfbook.networks.masked import Steps
 from nfbook.transforms.base import Transform
 from nfbook.transforms.univariate import Univariate
@@ -31,7 +33,8 @@ class Autoregressive(Transform):
     which together cost the arithmetic of one pass. Both directions have derivatives of any order.
 
     Arguments:
-        network: h, with as many outputs for each coordinate as ``univariate`` takes.
+        network: h, with as many outputs for each coordinate as ``univariate`` takes. Or what
+            `MaskedMLP.bind` returned, which has its context.
         univariate: Makes the transform τ of the parameters.
         context: c, `(*, C)`; None for a network without.
 
@@ -48,31 +51,57 @@ class Autoregressive(Transform):
     """
 
     def __init__(
-        self, network: MaskedMLP, univariate: Univariate, context: Tensor | None = None
+        self,
+        network: MaskedMLP | BoundMaskedMLP | Snapshot,
+        univariate: Univariate,
+        context: Tensor | None = None,
     ) -> None:
         super().__init__()
-        check_type("network", network, MaskedMLP, "a MaskedMLP")
-        if network.outputs != univariate.size:
+        check_type("network", network, MaskedMLP | BoundMaskedMLP | Snapshot, "a MaskedMLP")
+        bound = network.bind(context) if isinstance(network, MaskedMLP) else network
+        made: Any = bound.module if isinstance(bound, Snapshot) else bound
+        check_type("network", made, MaskedMLP | BoundMaskedMLP, "a MaskedMLP")
+        if made.outputs != univariate.size:
             raise ValueError(
                 f"network must have {univariate.size} outputs for each coordinate, "
-                f"got {network.outputs}"
+                f"got {made.outputs}"
             )
-        self.network, self.univariate, self.context = network, univariate, context
+        self.network: BoundMaskedMLP | Snapshot = bound
+        self.order: Tensor = made.order
+        self.univariate = univariate
 
-    def call_and_ladj(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    @property
+    def features(self) -> int:
+        """The number of coordinates D."""
+        return len(self.order)
+
+    def _call_and_ladj(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Transform all coordinates at once."""
-        return self.univariate(self.network(z, self.context)).call_and_ladj(z)
+        return self.univariate(self.network(z)).call_and_ladj(z)
 
-    def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
+    def _inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Find one coordinate after the other."""
-        steps = Steps(self.network, y, self.context)
+        if isinstance(self.network, Snapshot):
+            return self._inverse_by_passes(y)
+        steps = Steps(self.network, y)
         ladjs = []
-        for y_i in rows_in_order(y, steps.batch, self.network.order):
+        for y_i in rows_in_order(y, steps.batch, self.order):
             tau = self.univariate(steps.parameters().mT.unsqueeze(-2))
             z_i, ladj = tau.inverse_and_ladj(y_i.unsqueeze(-1))
             steps.append(z_i.squeeze(-1))
             ladjs.append(ladj)
         return steps.x(), torch.stack(ladjs).sum(0).reshape(steps.batch)
+
+    def _inverse_by_passes(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Find one coordinate after the other, with a pass through the network for each."""
+        # What is not known yet is not seen either, so it may be anything.
+        z, place, ladjs = torch.zeros_like(y), self.order.argsort(), []
+        for turn, index in enumerate(self.order.split(1)):
+            raw = self.network(z).index_select(-2, index)
+            z_i, ladj = self.univariate(raw).inverse_and_ladj(y.index_select(-1, index))
+            z = torch.where(place == turn, z_i, z)
+            ladjs.append(ladj)
+        return z, torch.stack(ladjs).sum(0)
 
 
 def rows_in_order(y: Tensor, batch: torch.Size, order: Tensor) -> tuple[Tensor, ...]:

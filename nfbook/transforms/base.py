@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
+from typing import Any
 
+import torch
 from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions import transforms as torch_transforms
 
 from nfbook._checks import check_type
+from nfbook._precision import full_precision, is_autocast
 
 __all__ = ["Compose", "Inverse", "Transform"]
 
@@ -18,20 +22,26 @@ class Transform(torch_transforms.Transform):
 
     It is a ``torch.distributions.Transform``: ``t(z)`` goes forward, ``t.inv`` is the inverse,
     ``t.log_abs_det_jacobian(z, y)`` is the logarithm of the determinant's absolute value, "ladj"
-    for short. A family defines the two methods below, which compute value and ladj together,
-    since they share most of their work.
+    for short. `call_and_ladj` and `inverse_and_ladj` compute value and ladj together, since they
+    share most of their work. A family defines what these two call, ``_call_and_ladj`` and
+    ``_inverse_and_ladj``, and `features`, if it is for vectors of one size only. The points have
+    been checked by then.
+
+    Two transforms are equal if they are of the same class and have equal parameters, as in
+    ``torch.distributions``. So ``t.inv == t.inv``, and ``t.inv.inv is t``.
 
     Shapes: a vector `z` is `(*, D)` and its ladj `(*)`. Parameters may have batch dimensions of
-    their own, which are broadcast against those of `z`. A dtype is never changed.
+    their own, which are broadcast against those of `z`. A dtype is never changed, and within
+    ``torch.autocast`` everything is computed in full precision.
 
     Example:
         A family in a few lines, the shift by a constant:
 
         >>> import torch
         >>> class Shift(Transform):
-        ...     def call_and_ladj(self, z):
+        ...     def _call_and_ladj(self, z):
         ...         return z + 1, z.new_zeros(z.shape[:-1])
-        ...     def inverse_and_ladj(self, y):
+        ...     def _inverse_and_ladj(self, y):
         ...         return y - 1, y.new_zeros(y.shape[:-1])
         >>> Shift().inv(torch.ones(2))
         tensor([0., 0.])
@@ -41,26 +51,100 @@ class Transform(torch_transforms.Transform):
     domain = constraints.real_vector
     codomain = constraints.real_vector
 
+    # The inverse that is in use, kept weakly: it holds this transform. It is no attribute of the
+    # instance's dictionary, which says what the transform is made of.
+    __slots__ = ("_weak_inverse",)
+
+    @property
+    def features(self) -> int | None:
+        """The size D of the vectors that it maps; None if it maps those of any size."""
+        return None
+
+    @property
+    def cache_size(self) -> int:
+        """How many values are kept for the way back: none, since a cache changes gradients."""
+        return 0
+
     def call_and_ladj(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        r"""Return :math:`t(\mathbf{z})` and :math:`\log |\det J_t(\mathbf{z})|`."""
-        raise NotImplementedError
+        r"""Return :math:`t(\mathbf{z})` and :math:`\log |\det J_t(\mathbf{z})|`.
+
+        Raises:
+            TypeError: The points are no dense tensor of floating-point numbers.
+            ValueError: Their last dimension is not D.
+        """
+        self._check_points("z", z)
+        if is_autocast(z):
+            with full_precision(z):
+                return self._call_and_ladj(z)
+        return self._call_and_ladj(z)
 
     def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        r"""Return :math:`t^{-1}(\mathbf{y})` and :math:`\log |\det J_{t^{-1}}(\mathbf{y})|`."""
+        r"""Return :math:`t^{-1}(\mathbf{y})` and :math:`\log |\det J_{t^{-1}}(\mathbf{y})|`.
+
+        Raises:
+            TypeError: The points are no dense tensor of floating-point numbers.
+            ValueError: Their last dimension is not D.
+        """
+        self._check_points("y", y)
+        if is_autocast(y):
+            with full_precision(y):
+                return self._inverse_and_ladj(y)
+        return self._inverse_and_ladj(y)
+
+    def _call_and_ladj(self, z: Tensor) -> tuple[Tensor, Tensor]:
         raise NotImplementedError
+
+    def _inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        raise NotImplementedError
+
+    def _check_points(self, name: str, points: object) -> None:
+        check_type(name, points, Tensor, "a torch.Tensor")
+        assert isinstance(points, Tensor)
+        if points.layout is not torch.strided:
+            raise TypeError(
+                f"{name} must be a dense tensor, got one with the layout {points.layout}; "
+                "convert it first, with .to_dense()"
+            )
+        if not points.is_floating_point():
+            raise TypeError(
+                f"{name} must be a floating-point tensor, got {points.dtype}; "
+                "convert it first, for example with .to(torch.float64)"
+            )
+        features = self.features
+        if not points.dim() or (features is not None and points.shape[-1] != features):
+            wanted = "D" if features is None else features
+            raise ValueError(f"{name} must have shape (*, {wanted}), got {tuple(points.shape)}")
 
     @property
     def inv(self) -> Transform:
-        """The inverse, a transform too."""
-        return Inverse(self)
+        """The inverse, a transform too: the same one as long as it is in use."""
+        if torch.compiler.is_compiling():
+            return Inverse(self)
+        kept = getattr(self, "_weak_inverse", None)
+        inverse: Transform | None = None if kept is None else kept()
+        if inverse is None:
+            inverse = Inverse(self)
+            self._weak_inverse = weakref.ref(inverse)
+        return inverse
 
     def log_abs_det_jacobian(self, z: Tensor, y: Tensor) -> Tensor:
         """Return the ladj at z; y is its image, as torch's interface wants it."""
         return self.call_and_ladj(z)[1]
 
     def with_cache(self, cache_size: int = 1) -> Transform:
-        """Return the transform itself: it keeps no cache, since one changes gradients."""
+        """Return the transform itself: it keeps no cache, see `cache_size`."""
         return self
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (
+            isinstance(other, Transform)
+            and type(self) is type(other)
+            and _are_equal(vars(self), vars(other))
+        )
+
+    # Equal transforms have equal hashes, and looking at parameters would wait for a device.
+    def __hash__(self) -> int:
+        return hash(type(self))
 
     def _call(self, z: Tensor) -> Tensor:
         return self.call_and_ladj(z)[0]
@@ -70,6 +154,18 @@ class Transform(torch_transforms.Transform):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
+
+
+def _are_equal(one: Any, other: Any) -> bool:
+    """Return whether two parameters of transforms are equal."""
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        alike = one.dtype == other.dtype and one.device == other.device
+        return one is other or (alike and torch.equal(one, other))
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_are_equal(one[k], other[k]) for k in one)
+    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
+        return len(one) == len(other) and all(map(_are_equal, one, other))
+    return bool(one == other)
 
 
 class Inverse(Transform):
@@ -105,11 +201,16 @@ class Inverse(Transform):
         """The transform itself."""
         return self.transform
 
-    def call_and_ladj(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    @property
+    def features(self) -> int | None:
+        """That of the transform."""
+        return self.transform.features
+
+    def _call_and_ladj(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Go back through the transform."""
         return self.transform.inverse_and_ladj(z)
 
-    def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
+    def _inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Go forward through the transform."""
         return self.transform.call_and_ladj(y)
 
@@ -149,7 +250,13 @@ class Compose(Transform):
         """That of the last."""
         return self.transforms[-1].codomain
 
-    def call_and_ladj(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    @property
+    def features(self) -> int | None:
+        """That of the first one that is for vectors of one size only."""
+        sizes = (transform.features for transform in self.transforms)
+        return next((size for size in sizes if size is not None), None)
+
+    def _call_and_ladj(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Go through all of them, from the first to the last."""
         first, *others = self.transforms
         z, ladj = first.call_and_ladj(z)
@@ -158,7 +265,7 @@ class Compose(Transform):
             ladj = ladj + more
         return z, ladj
 
-    def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
+    def _inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Go back through all of them, from the last to the first."""
         *others, last = self.transforms
         y, ladj = last.inverse_and_ladj(y)

@@ -76,11 +76,17 @@ class Box(Transform):
             raise ValueError(f"margin must not be negative, got {margin}")
 
     @property
+    def features(self) -> int | None:
+        """The dimension D; None if both ends are numbers."""
+        ends = (self.low, self.high)
+        return max((e.shape[-1] for e in ends if isinstance(e, Tensor) and e.dim()), default=None)
+
+    @property
     def codomain(self) -> constraints.Constraint:  # type: ignore[override]
         """The closed box."""
         return constraints.independent(constraints.interval(*self._ends), 1)
 
-    def call_and_ladj(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    def _call_and_ladj(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Go into the box."""
         low, high, a, b = self._tensors(z)
         width = high - low + 2 * self.margin
@@ -91,7 +97,7 @@ class Box(Transform):
         y = torch.where(z < 0, from_low, from_high).clamp(a, b)
         return y, (log_left + log_right + width.log()).sum(-1)
 
-    def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
+    def _inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Go back to all vectors."""
         low, high, a, b = self._tensors(y)
         width = high - low + 2 * self.margin
@@ -128,11 +134,11 @@ class Exp(Transform):
 
     codomain = constraints.independent(constraints.nonnegative, 1)
 
-    def call_and_ladj(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    def _call_and_ladj(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Take the exponential."""
         return z.exp(), z.sum(-1)
 
-    def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
+    def _inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Take the logarithm; zero stands for the smallest normal number."""
         z = y.clamp(min=torch.finfo(y.dtype).tiny).log()
         return z, where_inside(self.codomain, y, -z.sum(-1))
@@ -155,11 +161,11 @@ class Softplus(Transform):
 
     codomain = constraints.independent(constraints.nonnegative, 1)
 
-    def call_and_ladj(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    def _call_and_ladj(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Take the softplus."""
         return -logsigmoid(-z), logsigmoid(z).sum(-1)
 
-    def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
+    def _inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Solve for z; zero stands for the smallest normal number."""
         positive = y.clamp(min=torch.finfo(y.dtype).tiny)
         log_slope = torch.log(-torch.expm1(-positive))

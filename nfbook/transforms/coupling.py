@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from nfbook._checks import check_callable, check_type
+from nfbook.networks import MLP, BoundNetwork, Snapshot
 from nfbook.transforms.base import Transform
 from nfbook.transforms.univariate import Univariate
 
@@ -78,13 +80,14 @@ class Coupling(Transform):
 
     The Jacobian is triangular, if A comes first. The inverse knows :math:`\mathbf{z}_A =
     \mathbf{y}_A`, so it has the same parameters :math:`\theta`, and costs the same. The function
-    that gives them is never inverted, and may be any function.
+    that gives them is never inverted, and may be any function. Of a module, the transform keeps the
+    parameters that it has now, see `MLP.bind`.
 
     Arguments:
         mask: True where a coordinate stays, `(D,)`; or a `Partition`.
         conditioner: A function or module from the coordinates that stay, `(*, |A|)`, and the
             context to the parameters of the others, `(*, P |B|)`: the first parameter of all of
-            them, then the second, and so on.
+            them, then the second, and so on. Or what `MLP.bind` returned, which has its context.
         univariate: What makes the transform g of raw parameters `(*, |B|, P)`.
         context: The conditioner's second argument, `(*, C)`; None for none.
 
@@ -108,7 +111,7 @@ class Coupling(Transform):
     def __init__(
         self,
         mask: Tensor | Partition,
-        conditioner: Conditioner,
+        conditioner: Conditioner | BoundNetwork | Snapshot,
         univariate: Univariate,
         context: Tensor | None = None,
     ) -> None:
@@ -116,15 +119,30 @@ class Coupling(Transform):
         check_callable("conditioner", conditioner)
         check_callable("univariate", univariate)
         self.partition = mask if isinstance(mask, Partition) else Partition(mask)
-        self.conditioner, self.univariate, self.context = conditioner, univariate, context
+        self.univariate = univariate
+        # A function of the coordinates that stay alone.
+        self.conditioner: Callable[[Tensor], Tensor]
+        if isinstance(conditioner, (BoundNetwork, Snapshot)):
+            self.conditioner = conditioner
+        elif isinstance(conditioner, MLP):
+            self.conditioner = conditioner.bind(context)
+        elif isinstance(conditioner, nn.Module):
+            self.conditioner = Snapshot(conditioner, context)
+        else:
+            self.conditioner = partial(_call_with, conditioner, context)
 
-    def call_and_ladj(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    @property
+    def features(self) -> int:
+        """The size D of the mask."""
+        return len(self.partition.places)
+
+    def _call_and_ladj(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Transform the coordinates that move, given the others."""
         kept, moved = self.partition.split(z)
         moved, ladj = self.given(kept).call_and_ladj(moved)
         return self.partition.join(kept, moved), ladj
 
-    def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
+    def _inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Transform them back, given the others."""
         kept, moved = self.partition.split(y)
         moved, ladj = self.given(kept).inverse_and_ladj(moved)
@@ -132,10 +150,14 @@ class Coupling(Transform):
 
     def given(self, kept: Tensor) -> Transform:
         """Return the transform of the coordinates that move."""
-        raw = self.conditioner(kept, self.context)
+        raw = self.conditioner(kept)
         count, size = len(self.partition.moved), self.univariate.size
         if raw.shape[-1:] != (size * count,):
             raise ValueError(
                 f"conditioner must return shape (*, {size * count}), got {tuple(raw.shape)}"
             )
         return self.univariate(raw.reshape(*raw.shape[:-1], size, count).mT)
+
+
+def _call_with(conditioner: Conditioner, context: Tensor | None, kept: Tensor) -> Tensor:
+    return conditioner(kept, context)

@@ -87,11 +87,11 @@ class Leapfrog(Transform):
         check_count("steps", steps)
         self.log_density, self.step_size, self.steps = log_density, step_size, steps
 
-    def call_and_ladj(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    def _call_and_ladj(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Go forward in time."""
         return self._move(z, self.step_size)
 
-    def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
+    def _inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Go back in time."""
         return self._move(y, -self.step_size)
 
@@ -160,7 +160,7 @@ class Langevin(Transform):
         check_count("steps", steps)
         self.log_density, self.step_size, self.steps = log_density, step_size, steps
 
-    def call_and_ladj(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    def _call_and_ladj(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Go from the first step to the last."""
         z, *noises = parts(full(self.log_density, z, self.steps + 1), self.steps + 1)
         step_size = (2 * self.step_size) ** 0.5
@@ -169,7 +169,7 @@ class Langevin(Transform):
             z, noises[k], force = leapfrog(self.log_density, step_size, z, noises[k], force)
         return volume_preserved(z, *noises)
 
-    def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
+    def _inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Go back from the last step to the first."""
         z, *noises = parts(full(self.log_density, y, self.steps + 1), self.steps + 1)
         step_size = -((2 * self.step_size) ** 0.5)

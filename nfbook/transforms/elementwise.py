@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from nfbook.transforms._parameters import check_parameters
 from nfbook.transforms.base import Transform
 
 __all__ = ["Affine", "soft_bound"]
@@ -19,6 +20,10 @@ class Affine(Transform):
         shift: m, `(*, D)`.
         log_scale: s, `(*, D)`; None for a shift alone.
 
+    Raises:
+        TypeError: A parameter is no floating-point tensor, or their dtypes differ.
+        ValueError: Their sizes do not fit.
+
     Example:
         >>> import math
         >>> Affine(torch.ones(2), torch.full((2,), math.log(3)))(torch.ones(2))
@@ -27,9 +32,18 @@ class Affine(Transform):
 
     def __init__(self, shift: Tensor, log_scale: Tensor | None = None) -> None:
         super().__init__()
+        if log_scale is None:
+            check_parameters(shift=(shift, "D"))
+        else:
+            check_parameters(shift=(shift, "D"), log_scale=(log_scale, "D"))
         self.shift, self.log_scale = shift, log_scale
 
-    def call_and_ladj(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    @property
+    def features(self) -> int:
+        """The dimension D."""
+        return self.shift.shape[-1]
+
+    def _call_and_ladj(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Scale, then shift."""
         if self.log_scale is None:
             y = z + self.shift
@@ -37,7 +51,7 @@ class Affine(Transform):
         y = torch.addcmul(self.shift, z, self.log_scale.exp())
         return y, self.log_scale.sum(-1).expand(y.shape[:-1])
 
-    def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
+    def _inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Shift back, then scale back."""
         if self.log_scale is None:
             z = y - self.shift

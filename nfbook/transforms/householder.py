@@ -7,6 +7,9 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from nfbook._checks import check_precision
+from nfbook._precision import full_precision
+from nfbook.transforms._parameters import check_parameters
 from nfbook.transforms.base import Transform
 
 __all__ = ["Householder"]
@@ -30,6 +33,10 @@ class Householder(Transform):
     Arguments:
         vectors: The normals v of the mirrors, of any length, `(*, K, D)`.
 
+    Raises:
+        TypeError: They are no floating-point tensor.
+        ValueError: There is none, or they have another shape.
+
     Example:
         The mirror orthogonal to (1, -1) exchanges the coordinates:
 
@@ -43,7 +50,13 @@ class Householder(Transform):
 
     def __init__(self, vectors: Tensor) -> None:
         super().__init__()
+        check_parameters(vectors=(vectors, "KD"))
         self.vectors = vectors
+
+    @property
+    def features(self) -> int:
+        """The dimension D."""
+        return self.vectors.shape[-1]
 
     @property
     def matrix(self) -> Tensor:
@@ -61,18 +74,21 @@ class Householder(Transform):
                 = \mathbf{v}_k^\top \mathbf{z}_0,
             \qquad \mathbf{z}_K = \mathbf{z}_0 - \sum_{k=1}^K \mathbf{v}_k \tau_k x_k.
         """
-        v, scaled = self._mirrors()
-        system = torch.tril(v @ scaled.mT, -1)
-        x = torch.linalg.solve_triangular(system, v[..., :count], upper=False, unitriangular=True)
-        first = torch.eye(v.shape[-1], count, dtype=v.dtype, device=v.device)
-        columns: Tensor = first - scaled.mT @ x
+        check_precision("vectors", self.vectors)
+        with full_precision(self.vectors):
+            v, scaled = self._mirrors()
+            system = torch.tril(v @ scaled.mT, -1)
+            start = v[..., :count]
+            x = torch.linalg.solve_triangular(system, start, upper=False, unitriangular=True)
+            first = torch.eye(v.shape[-1], count, dtype=v.dtype, device=v.device)
+            columns: Tensor = first - scaled.mT @ x
         return columns
 
-    def call_and_ladj(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    def _call_and_ladj(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Reflect at each mirror."""
         return self._reflect(z, range(self.vectors.shape[-2]))
 
-    def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
+    def _inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Reflect at each mirror, from the last to the first."""
         return self._reflect(y, reversed(range(self.vectors.shape[-2])))
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from nfbook._checks import check_precision
 from nfbook.transforms._algebra import product, triangular_solve
+from nfbook.transforms._parameters import check_parameters
 from nfbook.transforms.base import Transform
 from nfbook.transforms.householder import Householder
 from nfbook.transforms.permutation import Permutation
@@ -32,6 +34,10 @@ class PLU(Transform):
         shift: b, `(*, D)`.
         permutation: P, which is not trained; None for the identity.
 
+    Raises:
+        TypeError: A parameter is no tensor of single or double precision, or their dtypes differ.
+        ValueError: Their sizes do not fit.
+
     Example:
         >>> weights = torch.tensor([[0.0, 2.0], [3.0, 0.0]])
         >>> layer = PLU(weights, torch.zeros(2), Permutation.reversal(2))
@@ -46,7 +52,14 @@ class PLU(Transform):
         self, weights: Tensor, shift: Tensor, permutation: Permutation | None = None
     ) -> None:
         super().__init__()
+        check_parameters(weights=(weights, "DD"), shift=(shift, "D"))
+        check_precision("weights", weights)
         self.weights, self.shift, self.permutation = weights, shift, permutation
+
+    @property
+    def features(self) -> int:
+        """The dimension D."""
+        return self.weights.shape[-1]
 
     @property
     def matrix(self) -> Tensor:
@@ -55,14 +68,14 @@ class PLU(Transform):
         # P moves the rows, so it acts on each column.
         return matrix if self.permutation is None else self.permutation(matrix.mT).mT
 
-    def call_and_ladj(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    def _call_and_ladj(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Multiply by U, L and P, then shift."""
         y = product(unit_lower(self.weights), product(upper(self.weights), z))
         if self.permutation is not None:
             y = self.permutation(y)
         return y + self.shift, log_det(self.weights).expand(y.shape[:-1])
 
-    def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
+    def _inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Shift back, put into the old order, then solve with L and U."""
         z = y - self.shift
         if self.permutation is not None:
@@ -97,6 +110,10 @@ class QR(Transform):
             diagonal, and R above it, `(*, D, D)`.
         shift: b, `(*, D)`.
 
+    Raises:
+        TypeError: A parameter is no tensor of single or double precision, or their dtypes differ.
+        ValueError: Their sizes do not fit.
+
     Example:
         >>> layer = QR(torch.tensor([[0.0, 2.0], [1.0, 0.0]]), torch.zeros(2))
         >>> layer.matrix
@@ -108,7 +125,14 @@ class QR(Transform):
 
     def __init__(self, weights: Tensor, shift: Tensor) -> None:
         super().__init__()
+        check_parameters(weights=(weights, "DD"), shift=(shift, "D"))
+        check_precision("weights", weights)
         self.weights, self.shift = weights, shift
+
+    @property
+    def features(self) -> int:
+        """The dimension D."""
+        return self.weights.shape[-1]
 
     @property
     def matrix(self) -> Tensor:
@@ -121,12 +145,12 @@ class QR(Transform):
         # The last column has nothing below the diagonal to be cleared.
         return Householder(unit_lower(self.weights).mT[..., :-1, :])
 
-    def call_and_ladj(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    def _call_and_ladj(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Multiply by R, reflect, then shift."""
         y = self.reflections.inv(product(upper(self.weights), z)) + self.shift
         return y, log_det(self.weights).expand(y.shape[:-1])
 
-    def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
+    def _inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Shift back, reflect in the opposite order, then solve with R."""
         z = triangular_solve(upper(self.weights), self.reflections(y - self.shift), is_upper=True)
         return z, -log_det(self.weights).expand(z.shape[:-1])

@@ -45,6 +45,12 @@ class Permutation(Transform):
             raise ValueError(f"order must hold {wanted}, got {order.tolist()}")
         self.order = order
 
+    # Another size would not fail by itself: coordinates would be left out.
+    @property
+    def features(self) -> int:
+        """The number of coordinates D."""
+        return len(self.order)
+
     @classmethod
     def reversal(cls, features: int) -> Permutation:
         """Return the permutation that puts the last coordinate first.
@@ -65,21 +71,16 @@ class Permutation(Transform):
             tensor([0, 1, 2, 3, 4])
         """
         check_count("features", features)
-        device = None if generator is None else generator.device
-        return cls(torch.randperm(features, generator=generator, device=device))
+        # A generator draws on its own device only, and on "meta" there would be no numbers.
+        device = "cpu" if generator is None else generator.device
+        order = torch.randperm(features, generator=generator, device=device)
+        return cls(order.to(torch.get_default_device()), check=False)
 
-    def call_and_ladj(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    def _call_and_ladj(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Put the coordinates into their new order."""
-        self._check_size(z)
         return z.index_select(-1, self.order.to(z.device)), z.new_zeros(z.shape[:-1])
 
-    def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
+    def _inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Put them back: the inverse of a permutation sorts it."""
-        self._check_size(y)
         back = self.order.argsort().to(y.device)
         return y.index_select(-1, back), y.new_zeros(y.shape[:-1])
-
-    def _check_size(self, z: Tensor) -> None:
-        # Another size would not fail: coordinates would be left out.
-        if z.shape[-1:] != self.order.shape:
-            raise ValueError(f"z must have shape (*, {len(self.order)}), got {tuple(z.shape)}")

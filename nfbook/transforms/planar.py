@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from nfbook.transforms._parameters import check_parameters
 from nfbook.transforms._tanh_layers import determinant, divisor, excess, slope_at_zero
 from nfbook.transforms.base import Transform
 from nfbook.transforms.roots import increasing_root
@@ -50,6 +51,10 @@ class Planar(Transform):
         u: `(*, D)`.
         b: `(*)`.
 
+    Raises:
+        TypeError: A parameter is no floating-point tensor, or their dtypes differ.
+        ValueError: Their sizes do not fit.
+
     Example:
         >>> layer = Planar(torch.tensor([1.0, 0.0]), torch.tensor([2.0, 0.0]), torch.tensor(0.0))
         >>> y = layer(torch.tensor([0.3, 0.7]))
@@ -59,7 +64,13 @@ class Planar(Transform):
 
     def __init__(self, w: Tensor, u: Tensor, b: Tensor) -> None:
         super().__init__()
+        check_parameters(w=(w, "D"), u=(u, "D"), b=(b, ""))
         self.w, self.u, self.b = w, u, b
+
+    @property
+    def features(self) -> int:
+        """The dimension D."""
+        return self.w.shape[-1]
 
     @property
     def u_hat(self) -> Tensor:
@@ -73,12 +84,12 @@ class Planar(Transform):
         r"""The determinant where x = 0, :math:`1 + \mathbf{w}^\top \hat{\mathbf{u}}`."""
         return slope_at_zero((self.w * self.u).sum(-1))
 
-    def call_and_ladj(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    def _call_and_ladj(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Move z along û."""
         x = (self.w * z).sum(-1) + self.b
         return z + self.u_hat * torch.tanh(x).unsqueeze(-1), determinant(x, self.slope).log()
 
-    def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
+    def _inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Solve for the number x, then undo the move."""
         s = self.slope
         target, s = torch.broadcast_tensors((self.w * y).sum(-1) + self.b, s)

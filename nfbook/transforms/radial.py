@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from nfbook.transforms._parameters import check_parameters
 from nfbook.transforms.base import Transform
 
 __all__ = ["Radial"]
@@ -45,6 +46,10 @@ class Radial(Transform):
         log_alpha: log α, `(*)`.
         log_slope: log ρ, `(*)`.
 
+    Raises:
+        TypeError: A parameter is no floating-point tensor, or their dtypes differ.
+        ValueError: Their sizes do not fit.
+
     Example:
         With ρ = 3, a point at the distance α is moved to 2α:
 
@@ -56,7 +61,13 @@ class Radial(Transform):
 
     def __init__(self, center: Tensor, log_alpha: Tensor, log_slope: Tensor) -> None:
         super().__init__()
+        check_parameters(center=(center, "D"), log_alpha=(log_alpha, ""), log_slope=(log_slope, ""))
         self.center, self.log_alpha, self.log_slope = center, log_alpha, log_slope
+
+    @property
+    def features(self) -> int:
+        """The dimension D."""
+        return self.center.shape[-1]
 
     @property
     def alpha(self) -> Tensor:
@@ -68,14 +79,14 @@ class Radial(Transform):
         """The strength β, `(*)`, which is above -α."""
         return self.alpha * torch.expm1(self.log_slope)
 
-    def call_and_ladj(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    def _call_and_ladj(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Stretch the offset from the centre."""
         offset = z - self.center
         s = length(offset) / self.alpha
         a, ladj = self._stretch(s, z.shape[-1])
         return self.center + a.unsqueeze(-1) * offset, ladj
 
-    def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
+    def _inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Solve the quadratic equation, then undo the stretch."""
         offset = y - self.center
         image = length(offset) / self.alpha

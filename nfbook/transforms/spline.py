@@ -69,7 +69,12 @@ class RationalQuadratic(Transform):
         super().__init__()
         self.raw, self.bound, self.slope = raw, bound, slope
 
-    def call_and_ladj(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    @property
+    def features(self) -> int:
+        """The number of coordinates D."""
+        return self.raw.shape[-2]
+
+    def _call_and_ladj(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Find each coordinate's bin, and evaluate the formula."""
         x, y, d = knots(self.raw, self.slope)
         at = (z / self.bound).clamp(-1, 1)
@@ -79,7 +84,7 @@ class RationalQuadratic(Transform):
         below, above, log_slope = evaluate(p, 1 - p, s, d0 / s, d1 / s)
         return self._identity_outside(z, y0 + (y1 - y0) * below / (below + above), log_slope)
 
-    def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
+    def _inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Find each coordinate's bin, and solve the quadratic equation."""
         x, table, d = knots(self.raw, self.slope)
         at = (y / self.bound).clamp(-1, 1)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from nfbook._checks import check_precision
+from nfbook._precision import full_precision
 from nfbook.transforms._algebra import diagonal, product
+from nfbook.transforms._parameters import check_parameters
 from nfbook.transforms._tanh_layers import determinant
 from nfbook.transforms.base import Transform
 from nfbook.transforms.roots import increasing_root
@@ -55,6 +58,10 @@ class Sylvester(Transform):
             looked at.
         b: `(*, M)`.
 
+    Raises:
+        TypeError: A parameter is no tensor of single or double precision, or their dtypes differ.
+        ValueError: Their sizes do not fit.
+
     Example:
         >>> q = orthonormal_columns(torch.randn(3, 2))
         >>> layer = Sylvester(q, torch.randn(2, 2), torch.randn(2, 2), torch.randn(2))
@@ -65,7 +72,14 @@ class Sylvester(Transform):
 
     def __init__(self, q: Tensor, r: Tensor, r_tilde: Tensor, b: Tensor) -> None:
         super().__init__()
+        check_parameters(q=(q, "DM"), r=(r, "MM"), r_tilde=(r_tilde, "MM"), b=(b, "M"))
+        check_precision("q", q)
         self.q, self.r, self.r_tilde, self.b = q, r, r_tilde, b
+
+    @property
+    def features(self) -> int:
+        """The dimension D."""
+        return self.q.shape[-2]
 
     @property
     def r_hat(self) -> Tensor:
@@ -82,13 +96,13 @@ class Sylvester(Transform):
     def _products(self) -> Tensor:
         return diagonal(self.r) * diagonal(self.r_tilde)
 
-    def call_and_ladj(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    def _call_and_ladj(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Move z along the columns of Q."""
         x = product(self.r_tilde.triu(), product(self.q.mT, z)) + self.b
         y = z + product(self.q, product(self.r_hat, torch.tanh(x)))
         return y, determinant(x, self.slopes).log().sum(-1)
 
-    def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
+    def _inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Solve for the numbers v, from the last to the first, then undo the move."""
         r, r_tilde, slopes = self.r_hat, self.r_tilde, self.slopes
         # What is left of each row when the terms that are known by now have gone to the other side.
@@ -150,11 +164,20 @@ def orthonormal_columns(raw: Tensor) -> Tensor:
     Returns:
         Q, `(*, D, M)`.
 
+    Raises:
+        TypeError: The parameters have half precision, in which torch solves no system.
+
     Example:
         >>> q = orthonormal_columns(torch.randn(5, 2, dtype=torch.float64))
         >>> bool(torch.dist(q.mT @ q, torch.eye(2)) < 1e-14)
         True
     """
+    check_precision("raw", raw)
+    with full_precision(raw):
+        return _orthonormal_columns(raw)
+
+
+def _orthonormal_columns(raw: Tensor) -> Tensor:
     features, columns = raw.shape[-2:]
     # G holds squares, so rounding errors grow with them; asinh keeps any parameter small enough.
     raw = raw.asinh()

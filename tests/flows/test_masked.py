@@ -41,10 +41,14 @@ def network(features, hidden, context, *, outputs=2, order=None, activation=nn.T
     ).double()
 
 
+def layers_of(net):
+    return [net.first, *net.layers]
+
+
 def influences(net, seed=3):
     """Return |derivatives| of the outputs by x, `(D, P, D)`, coordinates as they come in order."""
     x = rand(net.features, seed=seed)
-    c = None if net.from_context is None else rand(net.from_context.in_features, seed=seed + 1)
+    c = rand(net.context, seed=seed + 1) if net.context else None
     jacobian = torch.autograd.functional.jacobian(lambda value: net(value, c), x).abs()
     return jacobian[net.order][:, :, net.order]
 
@@ -69,7 +73,7 @@ def test_jacobian_is_strictly_triangular(features, hidden, context, order):
 def test_any_wrong_entry_of_a_mask_is_caught(hidden, context):
     """Each zero of each mask in turn becomes a one."""
     net = network(4, hidden, context, order="random")
-    for layer in net.layers:
+    for layer in layers_of(net):
         for row, column in (layer.mask == 0).nonzero().tolist():
             layer.mask[row, column] = 1
             with pytest.raises(AssertionError, match="see too much"):
@@ -117,11 +121,11 @@ def test_no_parameter_is_dead(features, hidden, context):
     net = network(features, hidden, context, order="random")
     c = rand(5, context, seed=1) if context else None
     net(rand(5, features), c).sin().sum().backward()
-    for layer in net.layers:
+    for layer in layers_of(net):
         assert torch.equal(layer.weight.grad != 0, layer.mask != 0)
         assert (layer.bias.grad != 0).all()
     if context:
-        assert (net.from_context.weight.grad != 0).all()
+        assert (net.first.context_weight.grad != 0).all()
 
 
 def test_first_coordinate_has_free_parameters():
@@ -156,7 +160,7 @@ def test_degrees_are_shared_out_evenly(lowest):
 
 def test_weights_start_at_the_scale_of_what_is_seen():
     net = MaskedMLP(8, 2, (4000, 40), generator=seeded())
-    first, second, _ = net.layers
+    first, second, _ = layers_of(net)
     for layer in (first, second):
         seen = layer.mask.sum(-1, keepdim=True)
         assert (layer.weight.abs() <= 1 / seen.sqrt() + 1e-7).all()
@@ -198,7 +202,7 @@ def test_an_order_is_saved_with_its_masks():
 def test_steps_give_the_parameters_of_a_pass(features, hidden, context, batch):
     net = network(features, hidden, context, order="random", outputs=3)
     x, c = rand(*batch, features), rand(*batch, context, seed=1) if context else None
-    steps = Steps(net, x, c)
+    steps = Steps(net.bind(c), x)
     for i in net.order:
         expected = net(x, c)[..., i, :].reshape(-1, 3).mT
         torch.testing.assert_close(steps.parameters(), expected, rtol=1e-13, atol=1e-14)
@@ -210,7 +214,7 @@ def test_steps_broadcast_points_and_contexts():
     net = network(4, (6,), 2, order="random")
     for points, contexts in (((5, 3), (3,)), ((), (3,)), ((3,), ()), ((1, 3), (5, 1))):
         x, c = rand(*points, 4), rand(*contexts, 2, seed=1)
-        steps, expected = Steps(net, x, c), net(x, c)
+        steps, expected = Steps(net.bind(c), x), net(x, c)
         wide = x.expand(*expected.shape[:-1])
         for i in net.order:
             now = steps.parameters().mT.reshape(expected[..., i, :].shape)
@@ -232,7 +236,7 @@ class CountedReLU(nn.ReLU):
 def test_each_unit_is_evaluated_once(hidden):
     net = network(6, hidden, 0, activation=CountedReLU)
     CountedReLU.units = 0
-    steps = Steps(net, torch.empty(10, 6, dtype=F64))
+    steps = Steps(net.bind(), torch.empty(10, 6, dtype=F64))
     for _ in range(6):
         steps.append(steps.parameters()[0])
     assert CountedReLU.units == sum(hidden)
@@ -249,7 +253,7 @@ def test_gradients_flow_through_the_steps():
             self.net = net
 
         def forward(self, c):
-            steps = Steps(self.net, torch.empty(2, 3, dtype=F64), c)
+            steps = Steps(self.net.bind(c), torch.empty(2, 3, dtype=F64))
             for _ in range(3):
                 steps.append(steps.parameters().sum(0))
             return steps.x()

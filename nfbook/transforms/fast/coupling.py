@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from nfbook._checks import check_type
-from nfbook.networks.mlp import MLP
+from nfbook.networks import MLP, BoundNetwork
 from nfbook.transforms.base import Compose, Transform
 from nfbook.transforms.coupling import Coupling, Partition
+from nfbook.transforms.fast._fallback import fast_or_plain
 from nfbook.transforms.univariate import ScaleAndShift
 
 __all__ = ["AffineCouplingStack"]
@@ -24,7 +26,8 @@ class AffineCouplingStack(Transform):
     be taken apart and put together only once, and the networks' layers and the scalings follow each
     other without anything between. The backward pass is written by hand. Second derivatives are
     autograd's, of the same operations. Where such code cannot be followed, by ``torch.compile`` or
-    in forward mode, `layers` takes over, which is the same map.
+    in forward mode, `layers` takes over, which is the same map. So it does where a network has to
+    be called as it is, since someone hooks into its layers or has replaced one, see `MLP.bind`.
 
     Arguments:
         partitions: One for each layer: the two groups, exchanged in every second layer. Whether
@@ -57,64 +60,61 @@ class AffineCouplingStack(Transform):
         bound: float,
     ) -> None:
         super().__init__()
-        self.partitions, self.networks = tuple(partitions), tuple(networks)
-        self.context, self.univariate = context, ScaleAndShift(bound)
-        if not self.networks or len(self.networks) != len(self.partitions):
-            got = f"{len(self.networks)} for {len(self.partitions)}"
+        self.partitions, self.univariate = tuple(partitions), ScaleAndShift(bound)
+        if not networks or len(networks) != len(self.partitions):
+            got = f"{len(networks)} for {len(self.partitions)}"
             raise ValueError(f"networks must be one for each of the partitions, got {got}")
-        for network in self.networks:
+        for network in networks:
             check_type("every one of networks", network, MLP, "an MLP")
             for activation in list(network.layers)[::2]:
                 check_type("every network's activation", activation, nn.ReLU, "a torch.nn.ReLU")
-        depths = {len(network.layers) for network in self.networks}
+        depths = {len(network.layers) for network in networks}
         if len(depths) > 1:
             raise ValueError(f"networks must all have as many layers, got {sorted(depths)}")
+        self.networks = tuple(network.bind(context) for network in networks)
+
+    @property
+    def features(self) -> int:
+        """The size D of the partitions."""
+        return len(self.partitions[0].places)
 
     @property
     def layers(self) -> Compose:
         """The same layers, one after the other."""
         return Compose(
             [
-                Coupling(partition, network, self.univariate, self.context)
+                Coupling(partition, network, self.univariate)
                 for partition, network in zip(self.partitions, self.networks, strict=True)
             ]
         )
 
-    def call_and_ladj(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    def _call_and_ladj(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Go through all layers."""
-        if not torch.compiler.is_compiling():
-            try:
-                return self._run(z, inverse=False)
-            except NotImplementedError:
-                pass  # This is how torch says that it has no forward mode.
-        return self.layers.call_and_ladj(z)
+        fast = partial(self._run, z, inverse=False)
+        return fast_or_plain(fast, lambda: self.layers.call_and_ladj(z))
 
-    def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
+    def _inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Go back through all layers."""
-        if not torch.compiler.is_compiling():
-            try:
-                return self._run(y, inverse=True)
-            except NotImplementedError:
-                pass
-        return self.layers.inverse_and_ladj(y)
+        fast = partial(self._run, y, inverse=True)
+        return fast_or_plain(fast, lambda: self.layers.inverse_and_ladj(y))
 
     def _run(self, z: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
-        groups = self.partitions[0]
-        if z.shape[-1:] != groups.places.shape:
-            raise ValueError(f"z must have shape (*, {len(groups.places)}), got {tuple(z.shape)}")
-        batch = z.shape[:-1]
+        groups, batch = self.partitions[0], z.shape[:-1]
         parameters: list[Tensor] = []
         for network in self.networks:
-            start = network.start(self.context)
-            if self.context is not None:
+            if not isinstance(network, BoundNetwork) or not network.has_only_relu:
+                raise NotImplementedError("a network has to be called as it is")
+            start = network.start
+            if start.dim() > 1:
                 batch = torch.Size(torch.broadcast_shapes(z.shape[:-1], start.shape[:-1]))
                 start = start.expand(*batch, -1).reshape(batch.numel(), start.shape[-1])
-            parameters += [start, cast("Tensor", network.weight)]
-            for layer in cast("list[nn.Linear]", list(network.layers)[1::2]):
-                parameters += [layer.bias, layer.weight]
+            first, *weights = cast("list[Tensor]", network.weights)
+            parameters += [start, first]
+            for bias, weight in zip(network.biases, weights, strict=True):
+                parameters += [bias, weight]
         size = len(parameters) // len(self.networks)
         points = z.expand(*batch, -1).reshape(batch.numel(), z.shape[-1])
-        y, ladj, *_ = _Stack.apply(  # type: ignore[no-untyped-call]
+        y, ladj, *_ = _AffineCoupling.apply(  # type: ignore[no-untyped-call]
             inverse,
             self.univariate.bound,
             size,
@@ -163,7 +163,7 @@ def _go(
     return y, torch.cat(logs, 1).sum(1), *memory
 
 
-class _Stack(torch.autograd.Function):
+class _AffineCoupling(torch.autograd.Function):
     """The stack for points `(n, D)`, and a first bias that is shared or one for each `(n, H)`."""
 
     generate_vmap_rule = True

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from nfbook.transforms._parameters import check_parameters
 from nfbook.transforms._tanh_layers import divisor, excess, mean_slope, sech2, slope_at_zero
 from nfbook.transforms.base import Compose, Transform
+from nfbook.transforms.fast._fallback import fast_or_plain, one_by_one
 from nfbook.transforms.planar import Planar
 
 __all__ = ["PlanarStack"]
@@ -45,6 +48,10 @@ class PlanarStack(Transform):
         u: `(*, K, D)`.
         b: `(*, K)`.
 
+    Raises:
+        TypeError: One is no floating-point tensor, or their dtypes differ.
+        ValueError: Their sizes do not fit.
+
     Example:
         >>> w, u, b = torch.randn(8, 2), torch.randn(8, 2), torch.randn(8)
         >>> PlanarStack(w, u, b)(torch.zeros(100, 2)).shape
@@ -53,7 +60,13 @@ class PlanarStack(Transform):
 
     def __init__(self, w: Tensor, u: Tensor, b: Tensor) -> None:
         super().__init__()
+        check_parameters(w=(w, "KD"), u=(u, "KD"), b=(b, "K"))
         self.w, self.u, self.b = w, u, b
+
+    @property
+    def features(self) -> int:
+        """The dimension D."""
+        return self.w.shape[-1]
 
     @property
     def layers(self) -> Compose:
@@ -61,8 +74,17 @@ class PlanarStack(Transform):
         parameters = zip(self.w.unbind(-2), self.u.unbind(-2), self.b.unbind(-1), strict=True)
         return Compose([Planar(w, u, b) for w, u, b in parameters])
 
-    def call_and_ladj(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    def _call_and_ladj(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Go through all layers."""
+        return fast_or_plain(
+            partial(self._run, z), lambda: self.layers.call_and_ladj(z), compiles=True
+        )
+
+    def _inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Go back layer by layer, with one scalar root for each."""
+        return self.layers.inverse_and_ladj(y)
+
+    def _run(self, z: Tensor) -> tuple[Tensor, Tensor]:
         count, features = self.w.shape[-2:]
         sets = torch.broadcast_shapes(self.w.shape[:-2], self.u.shape[:-2], self.b.shape[:-1])
         shape = torch.broadcast_shapes(sets, z.shape[:-1])
@@ -74,18 +96,11 @@ class PlanarStack(Transform):
             v.expand(*batch, count, features).reshape(n, count, features) for v in (self.w, self.u)
         )
         b = self.b.expand(*batch, count).reshape(n, count)
-        try:
-            y, ladj, *_ = _Stack.apply(y, w, u, b)  # type: ignore[no-untyped-call]
-        except NotImplementedError:  # This is how torch says that it has no forward mode.
-            return self.layers.call_and_ladj(z)
+        y, ladj, *_ = _Planar.apply(y, w, u, b)  # type: ignore[no-untyped-call]
         return y.transpose(0, 1).reshape(*shape, features), ladj.mT.reshape(shape)
 
-    def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Go back layer by layer, with one scalar root for each."""
-        return self.layers.inverse_and_ladj(y)
 
-
-class _Stack(torch.autograd.Function):
+class _Planar(torch.autograd.Function):
     """A stack for points `(N, S, D)`: N sets of parameters, S points for each."""
 
     @staticmethod
@@ -132,7 +147,7 @@ class _Stack(torch.autograd.Function):
             value.expand(size, *value.shape) if dim is None else value.movedim(dim, 0)
             for value, dim in zip(inputs, in_dims, strict=True)
         ]
-        output = _Stack.apply(  # type: ignore[no-untyped-call]
+        output = _Planar.apply(  # type: ignore[no-untyped-call]
             *(value.flatten(0, 1) for value in first)
         )
         # In the last ones, three and a Gram matrix for each block, the layers come first.
@@ -143,13 +158,9 @@ class _Stack(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor | None, grad_ladj: Tensor | None, *_: Any) -> Any:
-        z, w, u, b, a, squared, s, c, *saved = ctx.saved_tensors
-        blocks = cut(w.shape[1])
-        n = len(blocks)
-        ys, u_hats = [z, *saved[: n - 1]], saved[n - 1 : 2 * n - 1]
-        h, slope, slopes, *grams = saved[2 * n - 1 :]
+        z, w, u, b, *_ = saved = ctx.saved_tensors
         grad_y = torch.zeros_like(z) if grad_y is None else grad_y
-        grad_ladj = torch.zeros_like(h[0]) if grad_ladj is None else grad_ladj
+        grad_ladj = z.new_zeros(z.shape[1::-1]) if grad_ladj is None else grad_ladj
         if torch.is_grad_enabled():
             # Second derivatives are wanted: autograd has them, layer by layer.
             def plain(z: Tensor, w: Tensor, u: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
@@ -158,6 +169,16 @@ class _Stack(torch.autograd.Function):
 
             pull_back: Any = torch.func.vjp(plain, z, w, u, b)[1]
             return pull_back((grad_y, grad_ladj))
+        return one_by_one(_Planar.pull_back, grad_y, grad_ladj, *saved)
+
+    @staticmethod
+    def pull_back(grad_y: Tensor, grad_ladj: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Return the gradients by z, w, u and b."""
+        z, w, u, _, a, squared, s, c, *saved = tensors
+        blocks = cut(w.shape[1])
+        n = len(blocks)
+        ys, u_hats = [z, *saved[: n - 1]], saved[n - 1 : 2 * n - 1]
+        h, slope, slopes, *grams = saved[2 * n - 1 :]
         # The ladj's part in the gradients by h and by s.
         from_log = grad_ladj / slopes
         grad_h = 2 * h * (1 - s.mT.unsqueeze(-1)) * from_log

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from nfbook.transforms.fast._fallback import fast_or_plain, one_by_one
 from nfbook.transforms.spline import SHARE, RationalQuadratic, solve_bin
 
 __all__ = ["FusedRationalQuadratic"]
@@ -31,19 +33,21 @@ class FusedRationalQuadratic(RationalQuadratic):
         True
     """
 
-    def call_and_ladj(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    def _call_and_ladj(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Evaluate the spline."""
-        try:
-            return self._run(z, inverse=False)
-        except NotImplementedError:  # This is how torch says that it has no forward mode.
-            return super().call_and_ladj(z)
+        return fast_or_plain(
+            partial(self._run, z, inverse=False),
+            lambda: RationalQuadratic._call_and_ladj(self, z),
+            compiles=True,
+        )
 
-    def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
+    def _inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Evaluate its inverse."""
-        try:
-            return self._run(y, inverse=True)
-        except NotImplementedError:
-            return super().inverse_and_ladj(y)
+        return fast_or_plain(
+            partial(self._run, y, inverse=True),
+            lambda: RationalQuadratic._inverse_and_ladj(self, y),
+            compiles=True,
+        )
 
     def _run(self, z: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
         y, ladj, *_ = _Spline.apply(  # type: ignore[no-untyped-call]
@@ -158,7 +162,15 @@ class _Spline(torch.autograd.Function):
 
             pull_back: Any = torch.func.vjp(plain, z, raw)[1]
             return *pull_back((grad_y, grad_ladj)), None, None, None
+        function = partial(_Spline.pull_back, bound, inverse)
+        return *one_by_one(function, grad_y, grad_ladj, z, raw, *memory), None, None, None
 
+    @staticmethod
+    def pull_back(
+        bound: float, inverse: bool, grad_y: Tensor, grad_ladj: Tensor, *tensors: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the gradients by z and the parameters."""
+        z, raw, *memory = tensors
         (pq, start, size, ab, log_s, bend, reach, inner, *others, (outside,)) = memory
         near, left, sizes, half, damp = others
         p, q, share, image = pq
@@ -224,4 +236,4 @@ class _Spline(torch.autograd.Function):
         to_lines[: 2 * bins].div_(damp).div_(damp)
         to_lines[2 * bins :].scatter_add_(0, near[:2].clamp(0, bins - 2), to_bend)
         to_z = torch.where(outside, grad_y, to_at / bound).sum_to_size(z.shape)
-        return to_z, to_lines.movedim(0, -1).sum_to_size(raw.shape), None, None, None
+        return to_z, to_lines.movedim(0, -1).sum_to_size(raw.shape)

@@ -1,0 +1,124 @@
+"""Networks with the parameters that they had at one moment, as a distribution holds them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional
+
+from nfbook._precision import full_precision
+from nfbook.networks._layers import FirstLayer, apply_to, is_plain
+
+__all__ = ["BoundNetwork", "Snapshot", "are_plain", "bound_layers"]
+
+# functional_call lends its tensors to a module: no other thread may look at it meanwhile.
+_LENT = threading.RLock()
+
+
+class BoundNetwork:
+    """A perceptron as a function of x alone: its context and its parameters are given.
+
+    The tensors are copies, so that an optimiser's next step, which changes parameters where they
+    are, leaves the function as it was. Gradients go through to the parameters.
+
+    Arguments:
+        start: What the first layer has before it sees x, `(units)` or `(*, units)`.
+        weights: The weights of each layer; None for the first if there is no x.
+        biases: The biases of all layers but the first.
+        activations: What stands between the layers: modules without parameters.
+    """
+
+    def __init__(
+        self,
+        start: Tensor,
+        weights: Sequence[Tensor | None],
+        biases: Sequence[Tensor],
+        activations: Sequence[nn.Module],
+    ) -> None:
+        self.start, self.weights, self.biases = start, list(weights), list(biases)
+        self.activations = list(activations)
+
+    @property
+    def has_only_relu(self) -> bool:
+        """Whether all activations are ReLU, and nothing watches them."""
+        return all(is_plain(activation, nn.ReLU) for activation in self.activations)
+
+    def __call__(self, x: Tensor | None) -> Tensor:
+        """Return the outputs, `(*, outputs)`, of x `(*, inputs)`."""
+        hidden = apply_to(x, self.weights[0], self.start)
+        for activation, weight, bias in zip(
+            self.activations, self.weights[1:], self.biases, strict=True
+        ):
+            hidden = functional.linear(activation(hidden), weight, bias)  # type: ignore[arg-type]
+        return hidden
+
+
+class Snapshot:
+    """Any module as a function with the parameters that it has now; it is called as it is.
+
+    Arguments:
+        module: The module.
+        last: What it takes after the arguments of each call, as a context.
+    """
+
+    def __init__(self, module: nn.Module, *last: Any) -> None:
+        self.module, self.last = module, last
+        # Buffers are no parameters: those of a batch norm, say, go on being updated where they are.
+        self.tensors = dict(module.named_buffers())
+        for name, parameter in module.named_parameters():
+            self.tensors[name] = parameter.clone()
+
+    def __call__(self, *inputs: Any) -> Any:
+        """Call the module."""
+        if torch.compiler.is_compiling():
+            return functional_call(self.module, self.tensors, (*inputs, *self.last))
+        with _LENT:
+            return functional_call(self.module, self.tensors, (*inputs, *self.last))
+
+
+def are_plain(
+    first: nn.Module,
+    others: Sequence[nn.Module],
+    kind: type[nn.Module],
+    activations: Sequence[nn.Module],
+) -> bool:
+    """Return whether a perceptron's layers are what they were made as, see `is_plain`.
+
+    Activations may be of any class, but those with parameters have to be called.
+    """
+    return (
+        is_plain(first, FirstLayer)
+        and all(is_plain(layer, kind) for layer in others)
+        and not any(any(True for _ in each.parameters()) for each in activations)
+    )
+
+
+def bound_layers(
+    first: FirstLayer,
+    others: Sequence[Any],
+    activations: Sequence[nn.Module],
+    context: Tensor | None,
+    weight_of: Callable[[Any], Tensor],
+) -> BoundNetwork:
+    """Return what are plain layers as a function with the parameters that they have now.
+
+    Arguments:
+        first: The first layer.
+        others: Those that follow.
+        activations: What stands between them.
+        context: c, `(*, C)`; None for none.
+        weight_of: What returns a new tensor with the weights of a layer.
+    """
+    with full_precision(first.bias):
+        start = first.start(context)
+        return BoundNetwork(
+            start.clone() if context is None else start,
+            [weight_of(first) if first.in_features else None, *map(weight_of, others)],
+            [layer.bias.clone() for layer in others],
+            activations,
+        )
