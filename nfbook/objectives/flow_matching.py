@@ -15,9 +15,9 @@ def flow_matching_loss(
     flow: CNF,
     x: Tensor,
     *,
-    generator: torch.Generator,
     context: Tensor | None = None,
     sigma_min: float = 0.0,
+    generator: torch.Generator | None = None,
 ) -> Tensor:
     r"""Return how far a flow's velocity is from that of straight lines from noise to data.
 
@@ -54,9 +54,9 @@ def flow_matching_loss(
     Arguments:
         flow: A continuous flow, whose velocity is to be trained.
         x: Data, `(*, D)`.
-        generator: The source of z_0 and t.
         context: The context of each x, `(*, C)`; None for a flow without context.
         sigma_min: The standard deviation :math:`\sigma` around a data point at t = 1.
+        generator: The source of z_0 and t, or None for torch's own.
 
     Returns:
         The squared distance for each x, `(*)`. Its mean over the data is what to minimise.
@@ -77,7 +77,8 @@ def flow_matching_loss(
     """
     check_type("flow", flow, CNF, "a CNF")
     check_type("x", x, Tensor, "a torch.Tensor")
-    check_generator("generator", generator)
+    if generator is not None:
+        check_generator("generator", generator)
     if not 0 <= check_real("sigma_min", sigma_min) < 1:
         raise ValueError(f"sigma_min must be at least 0 and below 1, got {sigma_min}")
     like = flow.get_buffer("like")
