@@ -1,6 +1,7 @@
-"""Estimates of the evidence by sampling, for models where the integral cannot be done.
+"""Monte Carlo estimates with their standard errors, and those of the evidence above all.
 
-All of them work with logarithms: a density in 64 dimensions underflows, its logarithm does not.
+The evidence is estimated by sampling, for models where the integral cannot be done. All of it works
+with logarithms: a density in 64 dimensions underflows, its logarithm does not.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ from nfbook._checks import (
     check_tensor,
     check_type,
 )
-from nfbook.sampling import draw
+from nfbook.sampling import draw, draw_and_log_prob
 
 __all__ = [
+    "Estimate",
     "JointModel",
     "check_joint_model",
     "check_proposal",
-    "draw",
     "effective_sample_size",
     "importance_log_prob",
     "likelihood_of",
@@ -71,7 +72,14 @@ class JointModel(Protocol):
         r"""Return :math:`\log p(\mathbf{x}, \mathbf{z} \mid \theta)`."""
 
 
-def log_weights(model: JointModel, x: Tensor, z: Tensor, proposal: Distribution) -> Tensor:
+def log_weights(
+    model: JointModel,
+    x: Tensor,
+    z: Tensor,
+    proposal: Distribution,
+    *,
+    log_q: Tensor | None = None,
+) -> Tensor:
     r"""Return the logarithm of the importance weights.
 
     .. math:: \log w(\mathbf{z}) = \log p(\mathbf{x}, \mathbf{z} \mid \theta) - \log q(\mathbf{z}).
@@ -82,6 +90,8 @@ def log_weights(model: JointModel, x: Tensor, z: Tensor, proposal: Distribution)
         z: Draws from the proposal, `(K, *, d)`, or `(K, *)` for a discrete latent variable.
         proposal: The distribution q. Its batch shape is that of x, `(*)`, so that each
             observation has its own; or empty, so that all of them share one.
+        log_q: The log density of the proposal at z, `(K, *)`, where it is known already, as by
+            `draw_and_log_prob`. Without it the proposal is asked.
 
     Returns:
         One value for each draw, `(K, *)`.
@@ -107,7 +117,9 @@ def log_weights(model: JointModel, x: Tensor, z: Tensor, proposal: Distribution)
     if z.ndim != len(wanted) or tuple(z.shape[1:]) != wanted[1:]:
         sizes = ", ".join(map(str, wanted)) + ("," if len(wanted) == 1 else "")
         raise ValueError(f"z must have shape ({sizes}), got {tuple(z.shape)}")
-    log_joint, log_q = model.log_joint(x, z), proposal.log_prob(z)
+    log_joint = model.log_joint(x, z)
+    if log_q is None:
+        log_q = proposal.log_prob(z)
     shape = (len(z), *x.shape[:-1])
     check_log_values("the log joint density", log_joint, shape)
     # Draws of the proposal have a density there, so this is no minus infinity.
@@ -170,7 +182,11 @@ def effective_sample_size(log_w: Tensor) -> Tensor:
 
 
 def naive_log_prob(
-    model: JointModel, x: Tensor, num_samples: int, generator: torch.Generator
+    model: JointModel,
+    x: Tensor,
+    num_samples: int,
+    *,
+    generator: torch.Generator | None = None,
 ) -> Tensor:
     r"""Return the naive Monte Carlo estimate of the log-evidence.
 
@@ -183,7 +199,7 @@ def naive_log_prob(
         model: The latent variable model.
         x: Observations, `(*, D)`. Each one gets its own draws.
         num_samples: The number of draws K for each observation.
-        generator: The source of randomness.
+        generator: The source of randomness, or None for torch's own.
 
     Returns:
         One estimate for each observation, `(*)`. Repeat x along a new dimension for independent
@@ -197,12 +213,12 @@ def naive_log_prob(
         >>> from nfbook.latent import PPCA
         >>> model = PPCA(torch.ones(2, 1), torch.zeros(2), 1.0)
         >>> generator = torch.Generator().manual_seed(0)
-        >>> naive_log_prob(model, torch.zeros(5, 2), 1000, generator).shape
+        >>> naive_log_prob(model, torch.zeros(5, 2), 1000, generator=generator).shape
         torch.Size([5])
     """
     check_joint_model(model, x)
     check_count("num_samples", num_samples)
-    z = draw(model.prior, (num_samples, *x.shape[:-1]), generator)
+    z = draw(model.prior, (num_samples, *x.shape[:-1]), generator=generator)
     log_likelihood = likelihood_of(model, z).log_prob(x)
     check_log_values(
         "the log density of the likelihood", log_likelihood, (num_samples, *x.shape[:-1])
@@ -215,7 +231,8 @@ def importance_log_prob(
     x: Tensor,
     proposal: Distribution,
     num_samples: int,
-    generator: torch.Generator,
+    *,
+    generator: torch.Generator | None = None,
 ) -> Tensor:
     r"""Return the importance-sampled estimate of the log-evidence.
 
@@ -232,7 +249,7 @@ def importance_log_prob(
         proposal: The distribution q, positive wherever the posterior is. Its batch shape is that
             of x, `(*)`, so that each observation has its own; or empty, so that all share one.
         num_samples: The number of draws K for each observation.
-        generator: The source of randomness.
+        generator: The source of randomness, or None for torch's own.
 
     Returns:
         One estimate for each observation, `(*)`.
@@ -246,7 +263,8 @@ def importance_log_prob(
         >>> model = PPCA(torch.ones(2, 1), torch.zeros(2), 1.0)
         >>> x = torch.zeros(2)
         >>> generator = torch.Generator().manual_seed(0)
-        >>> estimate = importance_log_prob(model, x, model.posterior(x), 10, generator)
+        >>> q = model.posterior(x)
+        >>> estimate = importance_log_prob(model, x, q, 10, generator=generator)
         >>> bool((estimate - model.log_prob(x)).abs() < 1e-5)
         True
     """
@@ -254,8 +272,8 @@ def importance_log_prob(
     check_proposal(model, x, proposal)
     check_count("num_samples", num_samples)
     missing = x.shape[: x.ndim - 1 - len(proposal.batch_shape)]
-    z = draw(proposal, (num_samples, *missing), generator)
-    return log_mean_exp(log_weights(model, x, z, proposal))
+    z, log_q = draw_and_log_prob(proposal, (num_samples, *missing), generator=generator)
+    return log_mean_exp(log_weights(model, x, z, proposal, log_q=log_q))
 
 
 def check_joint_model(model: JointModel, x: Tensor) -> None:

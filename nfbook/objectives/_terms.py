@@ -19,10 +19,6 @@ def missing_dimensions(distribution: Distribution, batch: torch.Size) -> torch.S
     return batch[: len(batch) - len(distribution.batch_shape)]
 
 
-def draws(q: Distribution, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    return draw(q, shape, generator, reparametrised=q.has_rsample)
-
-
 def log_density(distribution: Distribution, z: Tensor) -> Tensor:
     """Return the log density, which is minus infinity where the distribution cannot be.
 
@@ -39,7 +35,7 @@ def log_density(distribution: Distribution, z: Tensor) -> Tensor:
         return distribution.log_prob(z)
     events = len(distribution.event_shape)
     sample_shape = tuple(z.shape[: z.ndim - events - len(distribution.batch_shape)])
-    somewhere = draw(distribution, sample_shape, torch.Generator().manual_seed(0))
+    somewhere = draw(distribution, sample_shape, generator=torch.Generator().manual_seed(0))
     there = inside.reshape(*inside.shape, *[1] * events)
     log_density: Tensor = distribution.log_prob(torch.where(there, z, somewhere))
     return torch.where(inside, log_density, -math.inf)

@@ -13,12 +13,11 @@ from nfbook.estimators import Estimate
 from nfbook.objectives._terms import (
     average,
     check_log_densities,
-    draws,
     log_density,
     missing_dimensions,
     score_factor,
 )
-from nfbook.sampling import draw
+from nfbook.sampling import draw_and_log_prob
 
 __all__ = ["forward_kl", "reverse_kl"]
 
@@ -27,7 +26,11 @@ LogDensity = Callable[[Tensor], Tensor]
 
 
 def reverse_kl(
-    target: Distribution | LogDensity, q: Distribution, num_samples: int, generator: torch.Generator
+    target: Distribution | LogDensity,
+    q: Distribution,
+    num_samples: int,
+    *,
+    generator: torch.Generator | None = None,
 ) -> Estimate:
     r"""Estimate the divergence of q from a target p by draws from q.
 
@@ -45,7 +48,7 @@ def reverse_kl(
             log density for each, `(S, *)`.
         q: The distribution that is fitted, with batch shape `(*)`.
         num_samples: The number S of draws.
-        generator: The source of randomness.
+        generator: The source of randomness, or None for torch's own.
 
     Returns:
         One value for each q, `(*)`.
@@ -59,10 +62,10 @@ def reverse_kl(
         >>> from torch.distributions import Normal
         >>> target, q = Normal(0.0, 1.0), Normal(1.0, 1.0)
         >>> generator = torch.Generator().manual_seed(0)
-        >>> value, error = reverse_kl(target, q, 10_000, generator)
+        >>> value, error = reverse_kl(target, q, 10_000, generator=generator)
         >>> bool((value - 0.5).abs() < 5 * error)  # exact: 1/2
         True
-        >>> value, error = reverse_kl(lambda z: -(z**2) / 2, q, 10_000, generator)
+        >>> value, error = reverse_kl(lambda z: -(z**2) / 2, q, 10_000, generator=generator)
         >>> log_z = 0.5 * math.log(2 * math.pi)
         >>> bool((value - (0.5 - log_z)).abs() < 5 * error)
         True
@@ -76,15 +79,18 @@ def reverse_kl(
             f"got {type(target).__name__}"
         )
     check_count("num_samples", num_samples)
-    z = draws(q, (num_samples,), generator)
-    log_q = q.log_prob(z)
+    z, log_q = draw_and_log_prob(q, (num_samples,), generator=generator)
     log_p = log_density(target, z) if isinstance(target, Distribution) else target(z)
     check_log_densities((num_samples, *q.batch_shape), {"q": log_q, "the target": log_p})
     return average(score_factor(q, log_q) * (log_q - log_p))
 
 
 def forward_kl(
-    target: Distribution, q: Distribution, num_samples: int, generator: torch.Generator
+    target: Distribution,
+    q: Distribution,
+    num_samples: int,
+    *,
+    generator: torch.Generator | None = None,
 ) -> Estimate:
     r"""Estimate the divergence of a target p from q by draws from p.
 
@@ -100,7 +106,7 @@ def forward_kl(
         target: The distribution p. Its batch shape is that of q, or empty.
         q: The distribution that is fitted, with batch shape `(*)`.
         num_samples: The number of draws.
-        generator: The source of randomness.
+        generator: The source of randomness, or None for torch's own.
 
     Returns:
         One value for each q, `(*)`.
@@ -112,7 +118,8 @@ def forward_kl(
     Example:
         >>> from torch.distributions import Normal, kl_divergence
         >>> target, q = Normal(0.0, 2.0), Normal(0.0, 1.0)
-        >>> value, error = forward_kl(target, q, 10_000, torch.Generator().manual_seed(0))
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> value, error = forward_kl(target, q, 10_000, generator=generator)
         >>> bool((value - kl_divergence(target, q)).abs() < 5 * error)
         True
     """
@@ -120,8 +127,10 @@ def forward_kl(
     check_type("target", target, Distribution, "a torch.distributions.Distribution")
     _check_target(target, q)
     check_count("num_samples", num_samples)
-    z = draw(target, (num_samples, *missing_dimensions(target, q.batch_shape)), generator)
-    log_p, log_q = target.log_prob(z).detach(), log_density(q, z)
+    missing = missing_dimensions(target, q.batch_shape)
+    with torch.no_grad():
+        z, log_p = draw_and_log_prob(target, (num_samples, *missing), generator=generator)
+    log_q = log_density(q, z)
     check_log_densities((num_samples, *q.batch_shape), {"q": log_q, "the target": log_p})
     return average(log_p - log_q)
 

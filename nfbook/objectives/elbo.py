@@ -22,13 +22,13 @@ from nfbook.objectives._terms import (
     average,
     check_log_densities,
     closed_form_kl,
-    draws,
     exact,
     exact_or_none,
     log_density,
     missing_dimensions,
     score_factor,
 )
+from nfbook.sampling import draw_and_log_prob
 
 __all__ = ["ELBO", "elbo", "importance_weighted_bound"]
 
@@ -53,7 +53,8 @@ class ELBO(NamedTuple):
     Example:
         >>> from nfbook.latent import PPCA
         >>> model, x = PPCA(torch.ones(2, 1), torch.zeros(2), 1.0), torch.zeros(2)
-        >>> terms = elbo(model, x, model.posterior(x), 10, torch.Generator().manual_seed(0))
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> terms = elbo(model, x, model.posterior(x), 10, generator=generator)
         >>> torch.allclose(terms.value, terms.energy.value + terms.entropy.value)
         True
     """
@@ -71,8 +72,8 @@ def elbo(
     x: Tensor,
     q: Distribution,
     num_samples: int,
-    generator: torch.Generator,
     *,
+    generator: torch.Generator | None = None,
     closed_form: bool = True,
 ) -> ELBO:
     r"""Estimate the evidence lower bound and its terms.
@@ -93,7 +94,7 @@ def elbo(
         q: The distribution of z. Its batch shape is that of x, `(*)`, so that each observation
             has its own; or empty, so that all of them share one.
         num_samples: The number of draws for each observation.
-        generator: The source of randomness.
+        generator: The source of randomness, or None for torch's own.
         closed_form: Whether the divergence and the entropy may be exact.
 
     Returns:
@@ -110,7 +111,7 @@ def elbo(
         >>> x = torch.tensor([1.0, 2.0])
         >>> from torch.distributions import Independent, Normal
         >>> q = Independent(Normal(torch.zeros(1), 1.0), 1)
-        >>> bound = elbo(model, x, q, 1000, torch.Generator().manual_seed(0))
+        >>> bound = elbo(model, x, q, 1000, generator=torch.Generator().manual_seed(0))
         >>> bool((bound.value - model.elbo(x, q)).abs() < 5 * bound.standard_error)
         True
         >>> bound.kl  # q is the prior here
@@ -121,8 +122,8 @@ def elbo(
     check_count("num_samples", num_samples)
     check_type("closed_form", closed_form, bool, "True or False")
     batch = x.shape[:-1]
-    z = draws(q, (num_samples, *missing_dimensions(q, batch)), generator)
-    log_q = q.log_prob(z)
+    missing = missing_dimensions(q, batch)
+    z, log_q = draw_and_log_prob(q, (num_samples, *missing), generator=generator)
     log_likelihood = likelihood_of(model, z).log_prob(x)
     log_prior = log_density(model.prior, z)
     check_log_densities(
@@ -154,8 +155,8 @@ def importance_weighted_bound(
     x: Tensor,
     q: Distribution,
     num_samples: int,
-    generator: torch.Generator,
     *,
+    generator: torch.Generator | None = None,
     repeats: int = 1,
 ) -> Estimate:
     r"""Estimate the importance-weighted bound.
@@ -175,7 +176,7 @@ def importance_weighted_bound(
         x: Observations, `(*, D)`.
         q: The distribution of z. Its batch shape is that of x, `(*)`, or empty.
         num_samples: The number of draws K inside the logarithm.
-        generator: The source of randomness.
+        generator: The source of randomness, or None for torch's own.
         repeats: How many logarithms are averaged. A standard error needs at least two.
 
     Returns:
@@ -189,7 +190,9 @@ def importance_weighted_bound(
         >>> from nfbook.latent import PPCA
         >>> model = PPCA(torch.ones(2, 1), torch.zeros(2), 1.0)
         >>> x, generator = torch.zeros(2), torch.Generator().manual_seed(0)
-        >>> bound = importance_weighted_bound(model, x, model.prior, 100, generator, repeats=500)
+        >>> bound = importance_weighted_bound(
+        ...     model, x, model.prior, 100, generator=generator, repeats=500
+        ... )
         >>> bool((model.log_prob(x) - bound.value).abs() < 0.01)
         True
     """
@@ -198,10 +201,10 @@ def importance_weighted_bound(
     check_count("num_samples", num_samples)
     check_count("repeats", repeats)
     batch = x.shape[:-1]
-    z = draws(q, (num_samples * repeats, *missing_dimensions(q, batch)), generator)
-    log_w = log_weights(model, x, z, q).reshape(num_samples, repeats, *batch)
+    missing = missing_dimensions(q, batch)
+    z, log_q = draw_and_log_prob(q, (num_samples * repeats, *missing), generator=generator)
+    log_w = log_weights(model, x, z, q, log_q=log_q).reshape(num_samples, repeats, *batch)
     bounds = log_mean_exp(log_w)
     if not q.has_rsample:
-        log_q = q.log_prob(z).reshape(log_w.shape)
-        bounds = score_factor(q, log_q.sum(0)) * bounds
+        bounds = score_factor(q, log_q.reshape(log_w.shape).sum(0)) * bounds
     return average(bounds)

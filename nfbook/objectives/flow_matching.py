@@ -15,9 +15,9 @@ def flow_matching_loss(
     flow: CNF,
     x: Tensor,
     *,
-    generator: torch.Generator | None = None,
     context: Tensor | None = None,
     sigma_min: float = 0.0,
+    generator: torch.Generator | None = None,
 ) -> Tensor:
     r"""Return how far a flow's velocity is from that of straight lines from noise to data.
 
@@ -54,9 +54,9 @@ def flow_matching_loss(
     Arguments:
         flow: A continuous flow, whose velocity is to be trained.
         x: Data, `(*, D)`.
-        generator: The source of z_0 and t; None for torch's own.
         context: The context of each x, `(*, C)`; None for a flow without context.
         sigma_min: The standard deviation :math:`\sigma` around a data point at t = 1.
+        generator: The source of z_0 and t, or None for torch's own.
 
     Returns:
         The squared distance for each x, `(*)`. Its mean over the data is what to minimise.

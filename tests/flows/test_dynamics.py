@@ -321,7 +321,7 @@ def test_training_raises_the_bound(make_flow):
     bounds = []
     for step in range(150):
         optimiser.zero_grad()
-        divergence = reverse_kl(flow.log_target, flow(), 100, seeded(step)).value
+        divergence = reverse_kl(flow.log_target, flow(), 100, generator=seeded(step)).value
         divergence.backward()
         optimiser.step()
         bounds.append(-divergence.item())

@@ -240,7 +240,7 @@ def test_ppca_posterior_is_the_conditional_of_the_joint_gaussian():
 @pytest.mark.parametrize("model", [some_ppca(), some_mixture()], ids=["ppca", "mixture"])
 def test_joint_is_posterior_times_evidence_at_any_z(model):
     x, _ = model.sample(6, generator=seeded(1))
-    z = draw(model.prior, (50, 6), seeded(2))
+    z = draw(model.prior, (50, 6), generator=seeded(2))
     joint = model.log_joint(x, z)
     assert joint.shape == (50, 6)
     assert torch.allclose(joint, model.posterior(x).log_prob(z) + model.log_prob(x))
@@ -408,7 +408,7 @@ def test_dtype_is_kept_everywhere(make, dtype):
     assert x.dtype == dtype
     for value in (model.log_prob(x), model.log_joint(x, z), model.posterior(x).log_prob(z)):
         assert value.dtype == dtype
-    assert naive_log_prob(model, x, 10, seeded()).dtype == dtype
+    assert naive_log_prob(model, x, 10, generator=seeded()).dtype == dtype
     assert torch.allclose(model.log_prob(x).double(), exact.log_prob(x.double()), rtol=1e-4)
     other = torch.float64 if dtype == torch.float32 else torch.float32
     with pytest.raises(TypeError, match="x and parameters must have the same dtype"):
@@ -478,14 +478,15 @@ def test_ppca_refuses_bad_latents():
 
 def test_draw_uses_the_generator_and_leaves_the_global_one_alone():
     before = torch.get_rng_state()
-    first = draw(Normal(0.0, 1.0), (1000,), seeded(3))
+    first = draw(Normal(0.0, 1.0), (1000,), generator=seeded(3))
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(99)
-    assert torch.equal(draw(Normal(0.0, 1.0), (1000,), seeded(3)), first)
+    assert torch.equal(draw(Normal(0.0, 1.0), (1000,), generator=seeded(3)), first)
     torch.set_rng_state(before)
     generator = seeded(3)
     assert not torch.equal(
-        draw(Normal(0.0, 1.0), (5,), generator), draw(Normal(0.0, 1.0), (5,), generator)
+        draw(Normal(0.0, 1.0), (5,), generator=generator),
+        draw(Normal(0.0, 1.0), (5,), generator=generator),
     )
     # True samples are rejected with probability 1e-6.
     assert stats.kstest(first.numpy(), "norm").pvalue > 1e-6
@@ -538,7 +539,7 @@ def close_to(log_estimates, log_truth):
 @pytest.mark.parametrize("model", [some_ppca(3, 1), some_mixture()], ids=["ppca", "mixture"])
 def test_naive_estimate_is_unbiased(model):
     x, _ = model.sample(3, generator=seeded(1))
-    estimates = naive_log_prob(model, x.expand(20_000, 3, -1), 5, seeded(2))
+    estimates = naive_log_prob(model, x.expand(20_000, 3, -1), 5, generator=seeded(2))
     assert estimates.shape == (20_000, 3)
     assert close_to(estimates, model.log_prob(x))
 
@@ -546,7 +547,7 @@ def test_naive_estimate_is_unbiased(model):
 def test_importance_sampling_is_unbiased_with_a_wrong_proposal():
     model, x = some_ppca(), rand(3, 5, seed=3)
     q = Independent(StudentT(5.0, torch.ones(2).double(), 1.3), 1)
-    estimates = importance_log_prob(model, x.expand(20_000, 3, 5), q, 20, seeded())
+    estimates = importance_log_prob(model, x.expand(20_000, 3, 5), q, 20, generator=seeded())
     assert estimates.shape == (20_000, 3)
     assert close_to(estimates, model.log_prob(x))
 
@@ -554,32 +555,32 @@ def test_importance_sampling_is_unbiased_with_a_wrong_proposal():
 @pytest.mark.parametrize("model", [some_ppca(), some_mixture()], ids=["ppca", "mixture"])
 def test_posterior_as_proposal_has_no_variance(model):
     x, _ = model.sample(4, generator=seeded())
-    z = draw(model.posterior(x), (6,), seeded())
+    z = draw(model.posterior(x), (6,), generator=seeded())
     weights = log_weights(model, x, z, model.posterior(x))
     assert torch.allclose(weights, model.log_prob(x).expand(6, 4))
     assert torch.allclose(effective_sample_size(weights), torch.full((4,), 6.0).double())
-    estimate = importance_log_prob(model, x, model.posterior(x), 3, seeded())
+    estimate = importance_log_prob(model, x, model.posterior(x), 3, generator=seeded())
     assert torch.allclose(estimate, model.log_prob(x))
 
 
 def test_prior_as_proposal_is_the_naive_estimate():
     model = some_ppca()
     x, _ = model.sample(4, generator=seeded())
-    naive = naive_log_prob(model, x, 7, seeded())
-    assert torch.allclose(importance_log_prob(model, x, model.prior, 7, seeded()), naive)
+    naive = naive_log_prob(model, x, 7, generator=seeded())
+    assert torch.allclose(importance_log_prob(model, x, model.prior, 7, generator=seeded()), naive)
 
 
 def test_average_log_weight_is_the_evidence_minus_a_divergence():
     model, x = some_ppca(), rand(5, seed=3)
     q = MultivariateNormal(torch.zeros(2).double(), torch.eye(2).double())
-    weights = log_weights(model, x, draw(q, (100_000,), seeded()), q)
+    weights = log_weights(model, x, draw(q, (100_000,), generator=seeded()), q)
     expected = model.log_prob(x) - kl_divergence(q, model.posterior(x))
     assert (weights.mean() - expected).abs() < 5 * weights.std() / math.sqrt(100_000)
 
 
 def test_each_observation_gets_its_own_draws():
     model = some_ppca()
-    estimates = naive_log_prob(model, rand(5).expand(4, 5), 3, seeded())
+    estimates = naive_log_prob(model, rand(5).expand(4, 5), 3, generator=seeded())
     assert len(estimates.unique()) == 4
 
 
@@ -600,7 +601,7 @@ def test_each_observation_gets_its_own_draws():
         ({"x": None}, TypeError, "x must be a torch.Tensor, got NoneType"),
         ({"num_samples": 0}, ValueError, "num_samples must be at least 1"),
         ({"num_samples": 2.0}, TypeError, "num_samples must be an int"),
-        ({"generator": None}, TypeError, "generator must be a torch.Generator"),
+        ({"generator": 0}, TypeError, "generator must be a torch.Generator"),
         ({"x": torch.zeros(5)}, TypeError, "x and parameters must have the same dtype"),
         (
             {"proposal": MultivariateNormal(torch.zeros(3, 2), torch.eye(2))},
@@ -662,11 +663,11 @@ def test_log_weights_refuse_bad_arguments(change, error, message):
 )
 def test_draw_refuses_what_is_no_shape(shape, error, message):
     with pytest.raises(error, match=message):
-        draw(Normal(0.0, 1.0), shape, seeded())
+        draw(Normal(0.0, 1.0), shape, generator=seeded())
 
 
 def test_draw_refuses_what_is_no_distribution():
     with pytest.raises(TypeError, match=r"distribution must be a torch\.distributions"):
-        draw(torch.zeros(2), (3,), seeded())
+        draw(torch.zeros(2), (3,), generator=seeded())
     with pytest.raises(TypeError, match=r"generator must be a torch\.Generator"):
-        draw(Normal(0.0, 1.0), (3,), None)
+        draw(Normal(0.0, 1.0), (3,), generator=0)

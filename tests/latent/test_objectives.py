@@ -128,7 +128,7 @@ def total(bound: ELBO) -> Estimate:
 @pytest.mark.parametrize("case", cases())
 def test_every_term_is_the_exact_one_within_its_standard_error(case, closed_form):
     model, x, q = cases()[case]
-    bound = elbo(model, x, q, 20_000, seeded(), closed_form=closed_form)
+    bound = elbo(model, x, q, 20_000, generator=seeded(), closed_form=closed_form)
     exact = exact_terms(model, x, q)
     for name in TERMS:
         term = getattr(bound, name)
@@ -156,7 +156,7 @@ def test_the_exact_bound_of_the_model_agrees(case):
 @pytest.mark.parametrize("case", cases())
 def test_the_terms_of_one_estimate_add_up(case, num_samples, closed_form):
     model, x, q = cases()[case]
-    bound = elbo(model, x, q, num_samples, seeded(), closed_form=closed_form)
+    bound = elbo(model, x, q, num_samples, generator=seeded(), closed_form=closed_form)
     torch.testing.assert_close(bound.reconstruction.value - bound.kl.value, bound.value)
     torch.testing.assert_close(bound.energy.value + bound.entropy.value, bound.value)
 
@@ -164,21 +164,21 @@ def test_the_terms_of_one_estimate_add_up(case, num_samples, closed_form):
 def test_everything_sampled_has_no_error_at_the_posterior():
     model, x, _ = cases()["full"]
     q = model.posterior(x)
-    sampled = elbo(model, x, q, 5, seeded(), closed_form=False)
+    sampled = elbo(model, x, q, 5, generator=seeded(), closed_form=False)
     torch.testing.assert_close(sampled.value, model.log_prob(x))
     assert bool((sampled.standard_error < 1e-12).all())
-    assert bool((elbo(model, x, q, 5, seeded()).standard_error > 0.01).all())
+    assert bool((elbo(model, x, q, 5, generator=seeded()).standard_error > 0.01).all())
 
 
 def test_one_observation_has_no_batch_dimension():
     model, x, _ = cases()["full"]
-    bound = elbo(model, x[0], full_gaussian(), 10, seeded())
+    bound = elbo(model, x[0], full_gaussian(), 10, generator=seeded())
     assert bound.value.shape == bound.kl.value.shape == bound.entropy.standard_error.shape == ()
 
 
 def test_a_shared_q_is_drawn_anew_for_each_observation():
     model, x, q = cases()["shared"]
-    bound = elbo(model, x[:1].expand(2, 4), q, 5, seeded())
+    bound = elbo(model, x[:1].expand(2, 4), q, 5, generator=seeded())
     assert bound.value[0] != bound.value[1]
     assert bound.kl.value[0] == bound.kl.value[1]
 
@@ -219,7 +219,7 @@ def test_a_stand_in_model_with_a_flow_for_q_against_quadrature():
         "kl": expectation(lambda z: q.log_prob(z) - model.prior.log_prob(z)),
         "entropy": -expectation(q.log_prob),
     }
-    bound = elbo(model, x, q, 50_000, seeded())
+    bound = elbo(model, x, q, 50_000, generator=seeded())
     for name in TERMS:
         assert near(getattr(bound, name), exact[name]), name
         assert 0 < float(getattr(bound, name).standard_error) < 0.02
@@ -234,7 +234,7 @@ def test_the_closed_form_is_used_whatever_form_the_gaussians_have():
     for prior, q in ((diagonal, full), (full, diagonal), (diagonal, diagonal), (full, full)):
         model.prior = prior
         closed, sampled = (
-            elbo(model, x, q, 20_000, seeded(), closed_form=c) for c in (True, False)
+            elbo(model, x, q, 20_000, generator=seeded(), closed_form=c) for c in (True, False)
         )
         assert float(closed.kl.standard_error) == 0
         assert near(sampled.kl, closed.kl.value), (prior, q)
@@ -260,21 +260,21 @@ def test_standard_errors_are_as_wide_as_the_spread(which):
     q = q.expand((2000,))
     bound = exact["energy"] + exact["entropy"]
     if which == "elbo":
-        scores = measured_scores(total(elbo(model, copies, q, 100, seeded())), bound)
+        scores = measured_scores(total(elbo(model, copies, q, 100, generator=seeded())), bound)
     elif which == "weighted":
         many = importance_weighted_bound(
-            model, x[0], full_gaussian(), 5, seeded(1), repeats=100_000
+            model, x[0], full_gaussian(), 5, generator=seeded(1), repeats=100_000
         )
-        estimates = importance_weighted_bound(model, copies, q, 5, seeded(2), repeats=100)
+        estimates = importance_weighted_bound(model, copies, q, 5, generator=seeded(2), repeats=100)
         scores = measured_scores(estimates, float(many.value))
     elif which in ("reverse", "forward"):
         peaks, gaussian = two_peaks(), Normal(torch.full((2000,), 0.2, dtype=DOUBLE), 1.0)
         function = reverse_kl if which == "reverse" else forward_kl
         exact_kl = quadrature_kl(gaussian, peaks) if which == "reverse" else None
         exact_kl = quadrature_kl(peaks, gaussian) if exact_kl is None else exact_kl
-        scores = measured_scores(function(peaks, gaussian, 100, seeded()), exact_kl)
+        scores = measured_scores(function(peaks, gaussian, 100, generator=seeded()), exact_kl)
     else:
-        sampled = elbo(model, copies, q, 100, seeded(), closed_form=False)
+        sampled = elbo(model, copies, q, 100, generator=seeded(), closed_form=False)
         if which == "sampled elbo":
             scores = measured_scores(total(sampled), bound)
         else:
@@ -300,8 +300,8 @@ def test_a_single_draw_says_nothing_about_its_error_and_warns_of_nothing():
     model, x, q = cases()["full"]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        bound = elbo(model, x, q, 1, seeded())
-        single = importance_weighted_bound(model, x, q, 8, seeded())
+        bound = elbo(model, x, q, 1, generator=seeded())
+        single = importance_weighted_bound(model, x, q, 8, generator=seeded())
     assert bool(bound.standard_error.isposinf().all())
     assert bool(bound.reconstruction.standard_error.isposinf().all())
     assert bool((bound.kl.standard_error == 0).all())
@@ -311,7 +311,7 @@ def test_a_single_draw_says_nothing_about_its_error_and_warns_of_nothing():
 def test_an_infinite_divergence_is_infinite_and_not_nan():
     q = Normal(torch.zeros((), dtype=DOUBLE), 1.0)
     inside = Uniform(-q.stddev, q.stddev, validate_args=False)
-    value, error = reverse_kl(inside, q, 100, seeded())
+    value, error = reverse_kl(inside, q, 100, generator=seeded())
     assert bool(value.isposinf())
     assert bool(error.isposinf())
 
@@ -331,21 +331,21 @@ def test_a_divergence_from_what_has_a_smaller_support_is_infinite(options, event
     loc = torch.zeros(*batch, 1, dtype=DOUBLE) if event else torch.zeros(batch, dtype=DOUBLE)
     gaussian = Independent(Normal(loc, 1.0), 1) if event else Normal(loc, 1.0)
     for value, error in (
-        reverse_kl(inside, gaussian, 100, seeded()),
-        forward_kl(gaussian, inside.expand(batch), 100, seeded()),
+        reverse_kl(inside, gaussian, 100, generator=seeded()),
+        forward_kl(gaussian, inside.expand(batch), 100, generator=seeded()),
     ):
         assert value.shape == batch
         assert bool(value.isposinf().all())
         assert bool(error.isposinf().all())
     # The other way round it is finite: E log p = -log 2, and -E log q = log(2 pi) / 2 + 1 / 6.
     exact = -math.log(2) + math.log(2 * math.pi) / 2 + 1 / 6
-    assert near(reverse_kl(gaussian, inside.expand(batch), 10_000, seeded()), exact)
-    assert near(forward_kl(inside, gaussian, 10_000, seeded()), exact)
+    assert near(reverse_kl(gaussian, inside.expand(batch), 10_000, generator=seeded()), exact)
+    assert near(forward_kl(inside, gaussian, 10_000, generator=seeded()), exact)
 
 
 def test_only_the_q_that_leaves_the_support_has_an_infinite_divergence():
     q = Normal(torch.tensor([0.0, 0.0], dtype=DOUBLE), torch.tensor([1.0, 0.01], dtype=DOUBLE))
-    value, error = reverse_kl(bounded(), q, 1000, seeded())
+    value, error = reverse_kl(bounded(), q, 1000, generator=seeded())
     assert value.isposinf().tolist() == error.isposinf().tolist() == [True, False]
     assert near(Estimate(value[1], error[1]), math.log(2) - q.entropy()[1])
 
@@ -356,13 +356,13 @@ def test_the_bound_with_a_bounded_prior(options, closed_form):
     model, x = curve_model(), torch.tensor([0.5, 0.5], dtype=DOUBLE)
     model.prior = bounded(event=True, **options)
     wide, narrow = (Independent(Normal(torch.zeros(1, dtype=DOUBLE), s), 1) for s in (1.0, 0.05))
-    outside = elbo(model, x, wide, 200, seeded(), closed_form=closed_form)
+    outside = elbo(model, x, wide, 200, generator=seeded(), closed_form=closed_form)
     assert bool(outside.value.isneginf())
     assert bool(outside.energy.value.isneginf())
     assert bool(outside.kl.value.isposinf())
     assert bool(outside.reconstruction.value.isfinite())
     if not closed_form:  # for torch a Gaussian always leaves a bounded set
-        inside = elbo(model, x, narrow, 200, seeded(), closed_form=False)
+        inside = elbo(model, x, narrow, 200, generator=seeded(), closed_form=False)
         assert bool(inside.value.isfinite())
         assert near(inside.kl, math.log(2) - narrow.entropy())
 
@@ -375,12 +375,12 @@ def test_a_distribution_of_ones_own_need_not_know_its_support():
 
     target = Own(torch.zeros((), dtype=DOUBLE), 1.0, validate_args=False)
     q = Normal(number(1.0), 1.0)
-    assert near(reverse_kl(target, q, 1000, seeded()), 0.5)
+    assert near(reverse_kl(target, q, 1000, generator=seeded()), 0.5)
 
 
 def test_a_spread_that_overflows_is_an_infinite_error():
     q = Normal(torch.zeros((), dtype=DOUBLE), 1.0)
-    value, error = reverse_kl(lambda z: 1e200 * z, q, 100, seeded())
+    value, error = reverse_kl(lambda z: 1e200 * z, q, 100, generator=seeded())
     assert bool(value.isfinite())
     assert bool(error.isposinf())
 
@@ -400,15 +400,19 @@ def flat_ppca(v: torch.Tensor) -> PPCA:
 Q_START = torch.tensor([0.3, -0.5, -0.4, 0.2, 0.6], dtype=DOUBLE)
 MODEL_START = torch.cat([rand(8), rand(4, seed=1), torch.tensor([-0.3], dtype=DOUBLE)])
 OBJECTIVES = {
-    "elbo": lambda model, x, q: elbo(model, x, q, 5, seeded()).value.sum(),
-    "sampled": lambda model, x, q: elbo(model, x, q, 5, seeded(), closed_form=False).value.sum(),
-    "kl": lambda model, x, q: elbo(model, x, q, 5, seeded(), closed_form=False).kl.value.sum(),
-    "energy": lambda model, x, q: elbo(model, x, q, 5, seeded()).energy.value.sum(),
+    "elbo": lambda model, x, q: elbo(model, x, q, 5, generator=seeded()).value.sum(),
+    "sampled": lambda model, x, q: elbo(
+        model, x, q, 5, generator=seeded(), closed_form=False
+    ).value.sum(),
+    "kl": lambda model, x, q: elbo(
+        model, x, q, 5, generator=seeded(), closed_form=False
+    ).kl.value.sum(),
+    "energy": lambda model, x, q: elbo(model, x, q, 5, generator=seeded()).energy.value.sum(),
     "weighted": lambda model, x, q: importance_weighted_bound(
-        model, x, q, 4, seeded(), repeats=3
+        model, x, q, 4, generator=seeded(), repeats=3
     ).value.sum(),
     "reverse": lambda model, x, q: (
-        reverse_kl(lambda z: model.log_joint(x[0], z), q, 5, seeded()).value
+        reverse_kl(lambda z: model.log_joint(x[0], z), q, 5, generator=seeded()).value
     ),
 }
 
@@ -434,20 +438,20 @@ def test_forward_gradient_is_that_of_the_cross_entropy_and_leaves_the_target_alo
     target = Normal(torch.tensor(1.0, dtype=DOUBLE, requires_grad=True), 0.5)
 
     def value(v):
-        return forward_kl(target, Normal(v[0], v[1].exp()), 50, seeded()).value
+        return forward_kl(target, Normal(v[0], v[1].exp()), 50, generator=seeded()).value
 
     start = torch.tensor([0.2, 0.1], dtype=DOUBLE, requires_grad=True)
     assert torch.autograd.gradcheck(value, start)
     value(start).backward()
     assert target.loc.grad is None
-    z = draw(target, (50,), seeded())
+    z = draw(target, (50,), generator=seeded())
     mean_score = -(z - 0.2).mean() / math.exp(0.2)
     torch.testing.assert_close(start.grad[0], mean_score)
 
 
 def test_standard_errors_carry_no_gradient():
     q = flat_gaussian(Q_START.clone().requires_grad_())
-    bound = elbo(some_ppca(), rand(4), q, 5, seeded())
+    bound = elbo(some_ppca(), rand(4), q, 5, generator=seeded())
     assert bound.value.requires_grad
     errors = [bound.standard_error, bound.reconstruction.standard_error, bound.kl.standard_error]
     assert not any(error.requires_grad for error in errors)
@@ -485,10 +489,12 @@ def test_a_discrete_q_gets_an_unbiased_gradient(objective):
     def estimate(v):
         q = Categorical(logits=v)
         if objective == "weighted":
-            return importance_weighted_bound(mixture, copies, q, 2, seeded()).value
+            return importance_weighted_bound(mixture, copies, q, 2, generator=seeded()).value
         if objective == "reverse":
-            return -reverse_kl(lambda z: mixture.log_joint(copies, z), q, 2, seeded()).value
-        bound = elbo(mixture, copies, q, 2, seeded(), closed_form=objective == "elbo")
+            return -reverse_kl(
+                lambda z: mixture.log_joint(copies, z), q, 2, generator=seeded()
+            ).value
+        bound = elbo(mixture, copies, q, 2, generator=seeded(), closed_form=objective == "elbo")
         return getattr(bound, objective).value if objective in TERMS else bound.value
 
     v = logits.clone().requires_grad_()
@@ -502,9 +508,9 @@ def test_the_score_factor_changes_no_value():
     mixture, x, q = cases()["discrete"]
     learned = Categorical(logits=q.logits.clone().requires_grad_())
     for closed_form in (True, False):
-        plain = elbo(mixture, x, q, 9, seeded(), closed_form=closed_form)
+        plain = elbo(mixture, x, q, 9, generator=seeded(), closed_form=closed_form)
         assert torch.equal(
-            elbo(mixture, x, learned, 9, seeded(), closed_form=closed_form)[0], plain[0]
+            elbo(mixture, x, learned, 9, generator=seeded(), closed_form=closed_form)[0], plain[0]
         )
 
 
@@ -514,8 +520,8 @@ def test_the_score_factor_changes_no_value():
 @pytest.mark.parametrize("case", cases())
 def test_one_draw_inside_the_logarithm_is_the_sampled_elbo(case):
     model, x, q = cases()[case]
-    weighted = importance_weighted_bound(model, x, q, 1, seeded(), repeats=50)
-    sampled = elbo(model, x, q, 50, seeded(), closed_form=False)
+    weighted = importance_weighted_bound(model, x, q, 1, generator=seeded(), repeats=50)
+    sampled = elbo(model, x, q, 50, generator=seeded(), closed_form=False)
     torch.testing.assert_close(weighted.value, sampled.value)
     torch.testing.assert_close(weighted.standard_error, sampled.standard_error)
 
@@ -527,7 +533,9 @@ def test_weighted_bound_is_the_sum_over_all_draws_of_a_discrete_q(num_samples):
     z = torch.cartesian_prod(*[torch.arange(3)] * num_samples).reshape(-1, num_samples)
     weights = torch.exp(mixture.log_joint(x.expand(3, 2), torch.arange(3)) - q.probs.log())
     exact = q.probs[z].prod(1) @ weights[z].mean(1).log()
-    estimate = importance_weighted_bound(mixture, x, q, num_samples, seeded(), repeats=50_000)
+    estimate = importance_weighted_bound(
+        mixture, x, q, num_samples, generator=seeded(), repeats=50_000
+    )
     assert near(estimate, exact)
     assert float(estimate.standard_error) < 0.02
 
@@ -538,7 +546,7 @@ def test_weighted_bound_climbs_to_the_evidence():
     q = MultivariateNormal(posterior.mean + 0.5, 1.5 * posterior.covariance_matrix)
     evidence = float(model.log_prob(x[0]))
     bounds = [
-        importance_weighted_bound(model, x[0], q, k, seeded(k), repeats=repeats)
+        importance_weighted_bound(model, x[0], q, k, generator=seeded(k), repeats=repeats)
         for k, repeats in ((1, 100_000), (4, 25_000), (16, 10_000), (256, 20_000))
     ]
     values = [float(bound.value) for bound in bounds]
@@ -559,7 +567,9 @@ def test_weighted_bound_climbs_to_the_evidence():
 
 def test_weighted_bound_at_the_posterior_is_the_evidence():
     model, x, _ = cases()["full"]
-    bound = importance_weighted_bound(model, x, model.posterior(x), 3, seeded(), repeats=2)
+    bound = importance_weighted_bound(
+        model, x, model.posterior(x), 3, generator=seeded(), repeats=2
+    )
     torch.testing.assert_close(bound.value, model.log_prob(x))
 
 
@@ -571,8 +581,8 @@ def test_both_divergences_of_two_gaussians_are_the_closed_forms():
         full_gaussian(3),
         MultivariateNormal(torch.zeros(2, dtype=DOUBLE), 0.5 * torch.eye(2, dtype=DOUBLE)),
     )
-    reverse = reverse_kl(p, q, 20_000, seeded())
-    forward = forward_kl(p, q, 20_000, seeded())
+    reverse = reverse_kl(p, q, 20_000, generator=seeded())
+    forward = forward_kl(p, q, 20_000, generator=seeded())
     assert near(reverse, torch.distributions.kl_divergence(q, p))
     assert near(forward, torch.distributions.kl_divergence(p, q))
     assert reverse.value.shape == forward.standard_error.shape == (3,)
@@ -581,14 +591,14 @@ def test_both_divergences_of_two_gaussians_are_the_closed_forms():
 
 def test_both_divergences_of_a_mixture_are_the_integrals():
     p, q = two_peaks(), Normal(torch.tensor(0.2, dtype=DOUBLE), 1.5)
-    assert near(reverse_kl(p, q, 20_000, seeded()), quadrature_kl(q, p))
-    assert near(forward_kl(p, q, 20_000, seeded()), quadrature_kl(p, q))
+    assert near(reverse_kl(p, q, 20_000, generator=seeded()), quadrature_kl(q, p))
+    assert near(forward_kl(p, q, 20_000, generator=seeded()), quadrature_kl(p, q))
 
 
 def test_an_unnormalised_target_shifts_the_divergence_by_log_z():
     p, q = two_peaks(), Normal(torch.tensor(0.2, dtype=DOUBLE), 1.5)
     plain, shifted = (
-        reverse_kl(target, q, 100, seeded())
+        reverse_kl(target, q, 100, generator=seeded())
         for target in (p, lambda z: p.log_prob(z) + math.log(7.0))
     )
     torch.testing.assert_close(shifted.value, plain.value - math.log(7.0))
@@ -597,15 +607,15 @@ def test_an_unnormalised_target_shifts_the_divergence_by_log_z():
 
 def test_reverse_divergence_from_the_joint_density_is_minus_the_bound():
     model, x, q = cases()["full"]
-    reverse = reverse_kl(lambda z: model.log_joint(x, z), q, 20, seeded())
-    bound = elbo(model, x, q, 20, seeded(), closed_form=False)
+    reverse = reverse_kl(lambda z: model.log_joint(x, z), q, 20, generator=seeded())
+    bound = elbo(model, x, q, 20, generator=seeded(), closed_form=False)
     torch.testing.assert_close(-reverse.value, bound.value)
     torch.testing.assert_close(reverse.standard_error, bound.standard_error)
 
 
 def test_each_q_of_a_batch_gets_its_own_draws_of_a_shared_target():
     q = Normal(torch.zeros(2, dtype=DOUBLE), 1.0)
-    value, _ = forward_kl(two_peaks(), q, 10, seeded())
+    value, _ = forward_kl(two_peaks(), q, 10, generator=seeded())
     assert value[0] != value[1]
 
 
@@ -616,12 +626,12 @@ def test_each_q_of_a_batch_gets_its_own_draws_of_a_shared_target():
 def test_dtype_is_kept(dtype):
     model, x = some_ppca(dtype), rand(3, 4, seed=7).to(dtype)
     q = MultivariateNormal(torch.zeros(2, dtype=dtype), torch.eye(2, dtype=dtype))
-    bound = elbo(model, x, q, 3, seeded())
+    bound = elbo(model, x, q, 3, generator=seeded())
     tensors = [bound.value, bound.standard_error]
     for name in TERMS:
         tensors += getattr(bound, name)
-    tensors += importance_weighted_bound(model, x, q, 3, seeded(), repeats=2)
-    tensors += [*reverse_kl(q, q, 3, seeded()), *forward_kl(q, q, 3, seeded())]
+    tensors += importance_weighted_bound(model, x, q, 3, generator=seeded(), repeats=2)
+    tensors += [*reverse_kl(q, q, 3, generator=seeded()), *forward_kl(q, q, 3, generator=seeded())]
     assert {tensor.dtype for tensor in tensors} == {dtype}
 
 
@@ -631,16 +641,16 @@ def test_divergences_refuse_two_dtypes(function):
     # Draws in double precision would raise the other density's dtype, so these are in single.
     target, q = (short, long) if function is forward_kl else (long, short)
     with pytest.raises(TypeError, match="must have the same dtype, got"):
-        function(target, q, 3, seeded())
+        function(target, q, 3, generator=seeded())
 
 
 def test_the_seed_decides_and_the_global_generator_is_left_alone():
     model, x, q = cases()["full"]
     functions = [
-        lambda g: elbo(model, x, q, 4, g).value,
-        lambda g: importance_weighted_bound(model, x, q, 4, g).value,
-        lambda g: reverse_kl(q, diagonal_gaussian(3), 4, g).value,
-        lambda g: forward_kl(diagonal_gaussian(3), q, 4, g).value,
+        lambda g: elbo(model, x, q, 4, generator=g).value,
+        lambda g: importance_weighted_bound(model, x, q, 4, generator=g).value,
+        lambda g: reverse_kl(q, diagonal_gaussian(3), 4, generator=g).value,
+        lambda g: forward_kl(diagonal_gaussian(3), q, 4, generator=g).value,
     ]
     for function in functions:
         before = torch.get_rng_state()
@@ -663,8 +673,7 @@ BAD = [
     ({"q": Normal(rand(3), 1.0)}, ValueError, r"q must have the event shape of the prior, \(2,\)"),
     ({"num_samples": 0}, ValueError, "num_samples must be at least 1, got 0"),
     ({"num_samples": 1.5}, TypeError, "num_samples must be an int, got float"),
-    ({"generator": None}, TypeError, r"generator must be a torch\.Generator, got NoneType"),
-    ({"generator": 3}, TypeError, r"generator must be a torch\.Generator, got int"),
+    ({"generator": 0}, TypeError, r"generator must be a torch\.Generator, got int"),
 ]
 
 
@@ -684,7 +693,7 @@ def test_bounds_refuse_bad_arguments(function, change, error, message):
 
 
 def test_bounds_refuse_their_own_bad_options():
-    arguments = some_ppca(), rand(3, 4), full_gaussian(3), 3, seeded()
+    arguments = some_ppca(), rand(3, 4), full_gaussian(3), 3
     with pytest.raises(ValueError, match="repeats must be at least 1, got 0"):
         importance_weighted_bound(*arguments, repeats=0)
     with pytest.raises(TypeError, match="closed_form must be True or False, got str"):
@@ -721,7 +730,7 @@ def test_a_stand_in_with_an_unfit_likelihood_is_refused(likelihood, error, messa
         model.likelihood = likelihood
     q = Independent(Normal(torch.zeros(1, dtype=DOUBLE), 1.0), 1)
     with pytest.raises(error, match=message):
-        elbo(model, x, q, 5, seeded())
+        elbo(model, x, q, 5, generator=seeded())
 
 
 @pytest.mark.parametrize(
@@ -741,10 +750,10 @@ def test_a_stand_in_with_an_unfit_likelihood_is_refused(likelihood, error, messa
 )
 def test_a_stand_in_with_an_unfit_joint_density_is_refused(log_joint, error, message):
     model, x = curve_model(), torch.ones(2, dtype=DOUBLE)
-    assert importance_weighted_bound(model, x, model.prior, 5, seeded()).value.shape == ()
+    assert importance_weighted_bound(model, x, model.prior, 5, generator=seeded()).value.shape == ()
     model.log_joint = log_joint
     with pytest.raises(error, match="^the log joint density " + message):
-        importance_weighted_bound(model, x, model.prior, 5, seeded())
+        importance_weighted_bound(model, x, model.prior, 5, generator=seeded())
 
 
 @pytest.mark.parametrize("function", [elbo, importance_weighted_bound])
@@ -760,16 +769,16 @@ def test_a_stand_in_without_its_parts_is_refused(function, name, value, message)
     model, q = curve_model(), warped()
     setattr(model, name, value)
     with pytest.raises(TypeError, match=message):
-        function(model, torch.ones(2, dtype=DOUBLE), q, 5, seeded())
+        function(model, torch.ones(2, dtype=DOUBLE), q, 5)
 
 
 def test_a_likelihood_that_is_no_distribution_is_refused():
     model = curve_model()
     model.likelihood = lambda z: z
     message = r"model\.likelihood\(z\) must be a torch\.distributions\.Distribution, got Tensor"
-    for function in (elbo, lambda model, x, q, n, g: naive_log_prob(model, x, n, g)):
+    for function in (elbo, lambda model, x, q, n: naive_log_prob(model, x, n)):
         with pytest.raises(TypeError, match=message):
-            function(model, torch.ones(2, dtype=DOUBLE), model.prior, 5, seeded())
+            function(model, torch.ones(2, dtype=DOUBLE), model.prior, 5)
 
 
 @pytest.mark.parametrize("function", [reverse_kl, forward_kl])
@@ -786,7 +795,7 @@ def test_a_likelihood_that_is_no_distribution_is_refused():
         ),
         ({"num_samples": 0}, ValueError, "num_samples must be at least 1, got 0"),
         ({"num_samples": True}, TypeError, "num_samples must be an int, got bool"),
-        ({"generator": None}, TypeError, r"generator must be a torch\.Generator, got NoneType"),
+        ({"generator": 0}, TypeError, r"generator must be a torch\.Generator, got int"),
     ],
 )
 def test_divergences_refuse_bad_arguments(function, change, error, message):
@@ -808,12 +817,12 @@ def test_divergences_refuse_bad_arguments(function, change, error, message):
 )
 def test_a_target_that_is_no_log_density_is_refused(target, error, message):
     with pytest.raises(error, match=message):
-        reverse_kl(target, Normal(torch.zeros(3, dtype=DOUBLE), 1.0), 5, seeded())
+        reverse_kl(target, Normal(torch.zeros(3, dtype=DOUBLE), 1.0), 5, generator=seeded())
 
 
 def test_a_function_cannot_be_drawn_from():
     with pytest.raises(TypeError, match=r"target must be a torch\.distributions\.Distribution"):
-        forward_kl(lambda z: -(z**2), Normal(0.0, 1.0), 5, seeded())
+        forward_kl(lambda z: -(z**2), Normal(0.0, 1.0), 5, generator=seeded())
 
 
 # ---- draws with a gradient --------------------------------------------------------------------
@@ -829,22 +838,9 @@ def test_a_function_cannot_be_drawn_from():
 )
 def test_reparametrised_draws_are_the_same_numbers_with_a_gradient(make):
     v = rand(3).requires_grad_()
-    plain = draw(make(v), (50,), seeded(3))
-    reparametrised = draw(make(v), (50,), seeded(3), reparametrised=True)
+    plain = draw(make(v), (50,), generator=seeded(3))
+    reparametrised = draw(make(v), (50,), generator=seeded(3), reparametrised=True)
     assert torch.equal(plain, reparametrised)
     assert not plain.requires_grad
     (gradient,) = torch.autograd.grad(reparametrised.sum(), v)
     assert bool((gradient > 0).all())
-
-
-def test_reparametrised_draws_leave_the_global_generator_alone():
-    before = torch.get_rng_state()
-    draw(Normal(0.0, 1.0), (5,), seeded(), reparametrised=True)
-    assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_what_has_no_rsample_cannot_be_reparametrised():
-    with pytest.raises(TypeError, match="must have rsample to be reparametrised, got Categorical"):
-        draw(Categorical(torch.ones(3)), (5,), seeded(), reparametrised=True)
-    with pytest.raises(TypeError, match="reparametrised must be True or False, got int"):
-        draw(Normal(0.0, 1.0), (5,), seeded(), reparametrised=1)

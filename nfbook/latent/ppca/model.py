@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import reduce
 from operator import add
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,25 +24,18 @@ from nfbook._checks import (
     check_type,
     scalar,
 )
-from nfbook.data.batches import Batches
-from nfbook.fitting import Fit, check_stopping, robbins_monro
-from nfbook.latent.em import run_em
+from nfbook.data.batches import check_weights
+from nfbook.fitting import Fit
 from nfbook.latent.model import LatentVariableModel
-from nfbook.latent.ppca.closed_form import (
-    Climber,
+from nfbook.latent.ppca._algebra import (
+    Observed,
     check_every_column,
-    check_latent_dim,
-    check_start,
-    closed_form,
+    factor_of_m,
     in_dtype,
     no_noise_left,
-    random_start,
 )
-from nfbook.latent.ppca.observed import Seen, factor_of_m
-from nfbook.latent.ppca.statistics import PPCAStatistics
-from nfbook.latent.ppca.stochastic_em import ascend, check_stochastic, climb_stochastically
 
-__all__ = ["PPCA"]
+__all__ = ["PPCA", "PPCAStatistics"]
 
 # Numbers that an E-step holds at a time, so that they stay in the processor's cache.
 PIECE = 2**18
@@ -160,12 +156,12 @@ class PPCA(LatentVariableModel):
         Returns:
             One value for each observation, `(*)`.
         """
-        seen = self._see(x, missing)
-        m = seen.solve(seen.centred @ self.loading)
-        residual = seen.only(seen.centred - m @ self.loading.mT)
+        here = self._observe(x, missing)
+        m = here.solve(here.centred @ self.loading)
+        residual = here.only(here.centred - m @ self.loading.mT)
         quadratic = residual.square().sum(-1) / self.noise_variance + m.square().sum(-1)
-        log_det = (seen.entries - self.latent_dim) * self.noise_variance.log() + seen.log_det()
-        log_prob: Tensor = -0.5 * (seen.entries * math.log(2 * math.pi) + log_det + quadratic)
+        log_det = (here.entries - self.latent_dim) * self.noise_variance.log() + here.log_det()
+        log_prob: Tensor = -0.5 * (here.entries * math.log(2 * math.pi) + log_det + quadratic)
         return log_prob
 
     def posterior(self, x: Tensor, *, missing: bool = False) -> MultivariateNormal:
@@ -186,17 +182,17 @@ class PPCA(LatentVariableModel):
         Raises:
             ValueError: An x is so far away that the mean overflows.
         """
-        seen = self._see(x, missing)
-        mean = seen.solve(seen.centred @ self.loading)
+        here = self._observe(x, missing)
+        mean = here.solve(here.centred @ self.loading)
         if not bool(mean.isfinite().all()):
             raise ValueError(
                 f"x must be near enough for its posterior mean to be finite in {x.dtype}, "
-                f"got elements up to {float(seen.only(x).abs().max()):g}"
+                f"got elements up to {float(here.only(x).abs().max()):g}"
             )
-        if seen.observed is None:
+        if here.observed is None:
             # One factor without batch dimensions: torch shares it among all observations.
             return MultivariateNormal(mean, scale_tril=self._posterior_factor)
-        return MultivariateNormal(mean, scale_tril=self._posterior_factor_of(seen.factor))
+        return MultivariateNormal(mean, scale_tril=self._posterior_factor_of(here.factor))
 
     def elbo(self, x: Tensor, q: Distribution, *, missing: bool = False) -> Tensor:
         r"""Return the exact evidence lower bound for any Gaussian q, in closed form.
@@ -232,16 +228,16 @@ class PPCA(LatentVariableModel):
             >>> bool(model.elbo(x, model.prior) < model.log_prob(x))
             True
         """
-        seen = self._see(x, missing)
+        here = self._observe(x, missing)
         self._check_q(x, q)
         # The trace of S M as a sum of squares, so that nothing cancels when the noise is small.
         if isinstance(q, MultivariateNormal):
-            trace = (seen.factor.mT @ q.scale_tril).square().sum((-2, -1))
+            trace = (here.factor.mT @ q.scale_tril).square().sum((-2, -1))
         else:
-            trace = (q.variance * seen.factor.square().sum(-1)).sum(-1)
-        residual = seen.only(seen.centred - q.mean @ self.loading.mT)
+            trace = (q.variance * here.factor.square().sum(-1)).sum(-1)
+        residual = here.only(here.centred - q.mean @ self.loading.mT)
         quadratic = (residual.square().sum(-1) + trace) / self.noise_variance
-        constant = seen.entries * (2 * math.pi * self.noise_variance).log()
+        constant = here.entries * (2 * math.pi * self.noise_variance).log()
         constant = constant + self.latent_dim * math.log(2 * math.pi)
         energy = -0.5 * (constant + quadratic + q.mean.square().sum(-1))
         elbo: Tensor = energy + q.entropy()
@@ -267,21 +263,32 @@ class PPCA(LatentVariableModel):
         mean = self.posterior(x, missing=True).mean
         return torch.where(x.isnan(), mean @ self.loading.mT + self.mean, x)
 
-    def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def sample(self, n: int, *, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """Draw n latent variables from the prior, then one observation for each.
+
+        Arguments:
+            n: How many.
+            generator: The source of randomness, or None for torch's own.
 
         Returns:
             Observations `(n, D)` and latent variables `(n, d)`.
         """
         check_count("n", n)
-        check_generator("generator", generator)
-        dtype = self.mean.dtype
-        z = torch.randn(n, self.latent_dim, dtype=dtype, generator=generator)
-        noise = torch.randn(n, self.data_dim, dtype=dtype, generator=generator)
+        if generator is not None:
+            check_generator("generator", generator)
+        like: dict[str, Any] = {
+            "dtype": self.mean.dtype,
+            "device": self.mean.device,
+            "generator": generator,
+        }
+        z = torch.randn(n, self.latent_dim, **like)
+        noise = torch.randn(n, self.data_dim, **like)
         return z @ self.loading.mT + self.mean + self.noise_variance.sqrt() * noise, z
 
     @torch.no_grad()
-    def e_step(self, x: Tensor, *, missing: bool = False) -> PPCAStatistics:
+    def e_step(
+        self, x: Tensor, *, missing: bool = False, weights: Tensor | None = None
+    ) -> PPCAStatistics:
         r"""Return the expected sufficient statistics under the posteriors of z.
 
         Those posteriors are the q that makes the bound equal to the log-likelihood. Where nothing
@@ -304,6 +311,7 @@ class PPCA(LatentVariableModel):
             x: Observations, `(n, D)`. The memory used does not grow with n.
             missing: Whether NaN stands for a missing entry. Each observation then has a covariance
                 matrix of its own, and each entry sums over the observations that have it.
+            weights: How often each observation counts in the sums, `(n,)`. None means once.
 
         Raises:
             TypeError: x has another dtype than the parameters.
@@ -320,11 +328,18 @@ class PPCA(LatentVariableModel):
         self.check_observations(x, missing)
         if x.ndim != 2:
             raise ValueError(f"x must have shape (n, {self.data_dim}), got {tuple(x.shape)}")
-        exact = self._in_double()
+        exact = self.to(torch.float64)
         rows = max(1, PIECE // (self.data_dim + (self.latent_dim + 1) ** 2))
         pieces = torch.split(x, rows)
+        shares: Iterable[Tensor | None] = [None] * len(pieces)
+        if weights is not None:
+            shares = torch.split(check_weights(weights, x).to(torch.float64), rows)
         return reduce(
-            add, (exact._sums(piece.to(torch.float64), missing, self) for piece in pieces)
+            add,
+            (
+                exact._sums(piece.to(torch.float64), missing, share, self)
+                for piece, share in zip(pieces, shares, strict=True)
+            ),
         )
 
     def bound(self, statistics: PPCAStatistics) -> Tensor:
@@ -346,7 +361,7 @@ class PPCA(LatentVariableModel):
             The sum over all observations, a float64 tensor without dimensions.
 
         Raises:
-            TypeError: The statistics are none.
+            TypeError: The argument is no `PPCAStatistics`.
             ValueError: They belong to a model of another size.
 
         Example:
@@ -362,7 +377,7 @@ class PPCA(LatentVariableModel):
                 f"statistics must come from a model with loading {tuple(self.loading.shape)}, "
                 f"got {tuple(maker.loading.shape)}"
             )
-        new, old = self._in_double(), maker._in_double()
+        new, old = self.to(torch.float64), maker.to(torch.float64)
         change = torch.cat([(new.mean - old.mean).unsqueeze(-1), new.loading - old.loading], dim=1)
         # The residual of this model is the maker's less this change applied to (1, z).
         squares = (
@@ -405,7 +420,7 @@ class PPCA(LatentVariableModel):
             statistics: What ``e_step`` of this very model returned.
 
         Raises:
-            TypeError: The statistics are none.
+            TypeError: The argument is no `PPCAStatistics`.
             ValueError: They come from another model, no observation has a certain entry, or the
                 noise variance collapses: the latent dimensions explain all of x.
 
@@ -424,7 +439,7 @@ class PPCA(LatentVariableModel):
                 "statistics must come from this model's own e_step, got those of another model"
             )
         check_every_column(statistics.gram[:, 0, 0])
-        old = self._in_double()
+        old = self.to(torch.float64)
         factor, failed = torch.linalg.cholesky_ex(statistics.gram)
         if bool(failed.any()):
             # The posterior covariances in it are proportional to the noise variance.
@@ -436,64 +451,6 @@ class PPCA(LatentVariableModel):
         mean, loading = old.mean + change[:, 0], old.loading + change[:, 1:]
         return in_dtype(type(self), (loading, mean, noise_variance), self.mean.dtype)
 
-    @torch.no_grad()
-    def stochastic_step(
-        self, x: Tensor, step_size: float, generator: torch.Generator, *, missing: bool = False
-    ) -> PPCA:
-        r"""Return the model after an E'-step and an M'-step: one draw, one step uphill.
-
-        For each of the B observations one latent variable is drawn,
-        :math:`\hat{\mathbf{z}}_j \sim p(\mathbf{z} \mid \mathbf{x}_j, \theta)`. Then the parameters
-        take a step along the average gradient of the log joint density,
-
-        .. math:: \theta' = \theta + \kappa\, \mathbf{F}^{-1} \frac1B \sum_{j=1}^B \nabla_\theta
-            \log p(\mathbf{x}_j, \hat{\mathbf{z}}_j \mid \theta).
-
-        By Fisher's identity its expectation is the gradient of :math:`\log p(\mathbf{x}_j \mid
-        \theta)`. The matrix F is the Fisher information of x and z together. It is diagonal,
-        :math:`\sigma^{-2}` for every element of W and :math:`\boldsymbol{\mu}` and
-        :math:`D / 2 \sigma^4` for :math:`\sigma^2`, so with the residuals :math:`\mathbf{e}_j =
-        \mathbf{x}_j - \boldsymbol{\mu} - \mathbf{W} \hat{\mathbf{z}}_j` the step is
-
-        .. math::
-            \mathbf{W}' &= \mathbf{W} + \frac{\kappa}{B} \sum_j \mathbf{e}_j
-            \hat{\mathbf{z}}_j^\top, \qquad
-            \boldsymbol{\mu}' = \boldsymbol{\mu} + \frac{\kappa}{B} \sum_j \mathbf{e}_j, \\
-            \sigma'^2 &= (1 - \kappa)\, \sigma^2 + \frac{\kappa}{B} \sum_j \frac1D \lVert
-            \mathbf{e}_j \rVert^2.
-
-        Thanks to F the step sizes are plain numbers, whatever the units of the data are, and the
-        variance stays positive.
-
-        Source: D. M. Titterington, Recursive parameter estimation using incomplete data, Journal
-        of the Royal Statistical Society B 46 (1984), 257-267, for the use of F.
-
-        Arguments:
-            x: Observations, `(B, D)`.
-            step_size: The step size :math:`\kappa`, above 0 and at most 1.
-            generator: The source of randomness.
-            missing: Whether NaN stands for a missing entry. It then adds nothing to any sum, and
-                keeps its part of :math:`\sigma^2` as it was.
-
-        Raises:
-            TypeError: An argument has the wrong type.
-            ValueError: The step size is out of its range, the shape does not fit, an x is so far
-                away that squares overflow, or the noise variance vanishes.
-
-        Example:
-            >>> model = PPCA(torch.zeros(2, 1), torch.zeros(2), 1.0)
-            >>> x = torch.tensor([[1.0, 3.0]])
-            >>> model.stochastic_step(x, 0.5, torch.Generator().manual_seed(0)).mean
-            tensor([0.5000, 1.5000])
-        """
-        check_generator("generator", generator)
-        self.check_observations(x, missing)
-        if x.ndim != 2:
-            raise ValueError(f"x must have shape (B, {self.data_dim}), got {tuple(x.shape)}")
-        observed = ~x.isnan() if missing else None
-        parameters = (self.loading, self.mean, self.noise_variance)
-        return type(self)(*ascend(parameters, x, observed, step_size, generator))
-
     @classmethod
     @torch.no_grad()
     def fit(
@@ -502,17 +459,7 @@ class PPCA(LatentVariableModel):
         latent_dim: int,
         *,
         method: str = "closed-form",
-        start: PPCA | None = None,
-        missing: bool = False,
-        tolerance: float = 1e-6,
-        max_iterations: int = 1000,
-        accelerate: bool = True,
-        step_size: Callable[[int], float] | float | None = None,
-        batch_size: int = 64,
-        num_steps: int = 10_000,
-        average: bool = True,
-        generator: torch.Generator | None = None,
-        progress: bool = True,
+        **options: Any,
     ) -> Fit[PPCA]:
         r"""Return the maximum likelihood model of n observations, and how it was reached.
 
@@ -527,62 +474,32 @@ class PPCA(LatentVariableModel):
         eigenvectors. W is determined up to a rotation of z; here no rotation is applied, and the
         largest element of every column is positive.
 
-        EM ("em") climbs to the same log-likelihood. It needs no covariance matrix, and it is the
-        way when entries are missing. All maxima are equally high, so there is no need for
-        restarts. Its steps are ``e_step`` and ``m_step``, the latter accelerated by parameter
-        expansion: what plain EM needs hundreds of iterations for, or thousands where the columns
-        of x have different units, then takes tens. How soon it ends still depends on how far apart
-        the eigenvalues d and d + 1 are. The default tolerance typically ends within 1e-5 nats per
-        observation of the top, ``tolerance=1e-11`` within 1e-6 nats for thousands of observations
-        together.
+        ==========================  ===========================================================
+        ``method``                  what does the work, and takes the options
+        ==========================  ===========================================================
+        "closed-form"               `nfbook.latent.ppca.closed_form.closed_form`
+        "em"                        `nfbook.latent.ppca.em.em`, also with missing entries
+        "stochastic-gradient-em"    `nfbook.latent.ppca.stochastic_em.stochastic_gradient_em`
+        ==========================  ===========================================================
 
-        Stochastic EM ("stochastic-em") repeats ``stochastic_step`` on observations drawn uniformly,
-        with replacement. With constant step sizes it hovers below the top, by about
-        :math:`\kappa p / 4 B` nats per observation for p parameters, B observations in a step and
-        data that follow the model. With sizes :math:`\kappa_t` that satisfy
-        :math:`\sum_t \kappa_t = \infty` and :math:`\sum_t \kappa_t^2 < \infty` it ends at the
-        top. The average of the parameters over the last steps is closer to it than the last ones
-        are.
-
-        Source: Tipping and Bishop (1999), equations 7 and 8; C. Liu, D. B. Rubin and Y. N. Wu,
-        Parameter expansion to accelerate EM: the PX-EM algorithm, Biometrika 85 (1998), 755-770;
-        B. T. Polyak and A. B. Juditsky, Acceleration of stochastic approximation by averaging, SIAM
-        Journal on Control and Optimization 30 (1992), 838-855.
+        Source: Tipping and Bishop (1999), equations 7 and 8.
 
         Arguments:
-            x: Observations, `(n, D)`, or an iterable of batches of them that can be run through
-                again and again; no more than two batches are in memory at a time. Stochastic EM
-                needs all of them at hand, since it draws them at random.
+            x: Observations, `(n, D)`, or for the first two methods an iterable of batches of them
+                that can be run through again and again.
             latent_dim: The number of latent dimensions d, from 1 to D - 1. With d = D the noise
                 variance would be arbitrary.
-            method: "closed-form", "em" or "stochastic-em".
-            start: A model to start from. Without it the start has the data's mean, a random loading
-                and the average variance of the columns as noise; where EM is accelerated, it is one
-                step further. The closed form has no start. For EM its loading must not be zero:
-                EM would stay there.
-            missing: Whether NaN stands for a missing entry. The closed form has no answer then.
-            tolerance: EM stops when an iteration gains no more than this, in nats per observation.
-            max_iterations: The largest number of iterations of EM.
-            accelerate: Whether EM expands the parameters. Plain EM without it has ``m_step`` alone.
-            step_size: For stochastic EM, the step sizes :math:`0 < \kappa_t \le 1`: a function of
-                t = 0, 1, ... or a number for constant ones. Without it
-                ``robbins_monro(first=0.5, flat=100, power=0.7)``.
-            batch_size: For stochastic EM, how many observations a step draws.
-            num_steps: For stochastic EM, the number of steps.
-            average: For stochastic EM, whether the result is the average of the parameters over
-                the second half of the steps, or the last ones.
-            generator: The source of randomness, required for a random start and for stochastic EM.
-            progress: Whether a run of more than two seconds shows how far it is.
+            method: One of the three.
+            options: The keyword arguments of that function. ``generator`` and ``progress`` may be
+                given for all three; the closed form, which is found at once, needs neither.
 
         Returns:
             The model, in the dtype of x, and the history. All is computed in float64. The closed
-            form has one entry, the greatest log-likelihood. For accelerated EM the bound after an
-            M-step is that of the expanded model. Stochastic EM has the exact log-likelihood at the
-            start, about once in every n draws (200 times at most), and of the result; it has
-            converged if the last change was no more than the tolerance.
+            form has one entry, the greatest log-likelihood.
 
         Raises:
-            TypeError: An argument has the wrong type, or the start another dtype than x.
+            TypeError: An argument has the wrong type, the method does not have it, or the start has
+                another dtype than x.
             ValueError: An argument is out of its range; there are too few observations or
                 dimensions; a column has no entry; or no variance is left for the noise, as
                 happens when x has no more than latent_dim + 1 distinct rows.
@@ -599,67 +516,48 @@ class PPCA(LatentVariableModel):
             >>> round(float(history.after_e_step[-1]), 4)
             -15.746
         """
-        check_type("missing", missing, bool, "True or False")
-        check_stopping(tolerance, max_iterations)
-        check_type("accelerate", accelerate, bool, "True or False")
-        check_stochastic(step_size, batch_size, num_steps, average)
-        if generator is not None:
-            check_generator("generator", generator)
-        check_type("progress", progress, bool, "True or False")
-        if method == "closed-form":
-            if missing:
-                raise ValueError('missing entries have no closed form; use method="em"')
-            if start is not None:
-                raise ValueError('start must be None for the closed form; method="em" has one')
-            return closed_form(cls, x, latent_dim)
-        if method not in ("em", "stochastic-em"):
-            raise ValueError(
-                f'method must be "closed-form", "em" or "stochastic-em", got {method!r}'
-            )
-        batches = Batches(x, missing=missing)
-        check_latent_dim(latent_dim, batches.dim)
-        if start is None:
-            check_generator("generator", generator)
-            assert generator is not None
-            accelerate = accelerate and method == "em"
-            start = random_start(cls, batches, latent_dim, generator, accelerate=accelerate)
-        else:
-            check_start(cls, start, latent_dim, batches)
-            if method == "em" and not bool(start.loading.any()):
-                raise ValueError(
-                    "start must have a loading that is not zero, where EM stays, got zero"
-                )
-        if method == "em":
-            found, history = run_em(
-                Climber(start._in_double(), accelerate),
-                batches,
-                tolerance=tolerance,
-                max_iterations=max_iterations,
-                progress=progress,
-                what="EM",
-            )
-            model = found.model
-        else:
-            model, history = climb_stochastically(
-                start._in_double(),
-                x,
-                step_size=robbins_monro() if step_size is None else step_size,
-                batch_size=batch_size,
-                num_steps=num_steps,
-                average=average,
-                tolerance=tolerance,
-                generator=generator,
-                progress=progress,
-            )
-        return Fit(model._to(batches.dtype), history)
+        # The fits make models, so they import this module, which can import them only now.
+        from nfbook.latent.ppca.closed_form import closed_form
+        from nfbook.latent.ppca.em import em
+        from nfbook.latent.ppca.stochastic_em import stochastic_gradient_em
 
-    def _to(self, dtype: torch.dtype) -> PPCA:
+        ways: dict[str, Callable[..., Fit[PPCA]]] = {
+            "closed-form": closed_form,
+            "em": em,
+            "stochastic-gradient-em": stochastic_gradient_em,
+        }
+        if method not in ways:
+            *others, last = (f'"{name}"' for name in ways)
+            raise ValueError(f"method must be {', '.join(others)} or {last}, got {method!r}")
+        function = ways[method]
+        if method == "closed-form":
+            if options.pop("missing", False):
+                raise ValueError('missing entries have no closed form; use method="em"')
+            if options.pop("start", None) is not None:
+                raise ValueError('start must be None for the closed form; method="em" has one')
+            generator = options.pop("generator", None)
+            if generator is not None:
+                check_generator("generator", generator)
+            check_type("progress", options.pop("progress", True), bool, "True or False")
+        known = inspect.signature(function).parameters.keys() - {"x", "latent_dim", "kind"}
+        foreign = sorted(options.keys() - known)
+        if foreign:
+            raise TypeError(f'method "{method}" has no option {foreign[0]}')
+        return function(x, latent_dim, kind=cls, **options)
+
+    def to(self, dtype: torch.dtype) -> PPCA:
+        """Return the model with its parameters in another dtype, or itself where it has that one.
+
+        Raises:
+            ValueError: The noise variance vanishes in the dtype, or has no place in it.
+
+        Example:
+            >>> PPCA(torch.ones(2, 1), torch.zeros(2), 1.0).to(torch.float64).mean.dtype
+            torch.float64
+        """
         if self.mean.dtype == dtype:
             return self
         return in_dtype(type(self), (self.loading, self.mean, self.noise_variance), dtype)
-
-    def _in_double(self) -> PPCA:
-        return self._to(torch.float64)
 
     def _covariance(self, m_factor: Tensor) -> Tensor:
         """Return the posterior covariance matrices, sigma^2 M^-1."""
@@ -677,51 +575,62 @@ class PPCA(LatentVariableModel):
             )
         return factor
 
-    def _see(self, x: Tensor, missing: bool) -> Seen:
+    def _observe(self, x: Tensor, missing: bool) -> Observed:
         """Return what is there of x, with the factor of M that belongs to it."""
         self.check_observations(x, missing)
         observed = ~x.isnan() if missing else None
         if observed is None or bool(observed.all()):
-            return Seen(x - self.mean, None, self._m_factor)
+            return Observed(x - self.mean, None, self._m_factor)
         m_factor = self._checked(*factor_of_m(self.loading, self.noise_variance, observed))
-        return Seen(torch.where(observed, x - self.mean, 0.0), observed, m_factor)
+        return Observed(torch.where(observed, x - self.mean, 0.0), observed, m_factor)
 
-    def _sums(self, x: Tensor, missing: bool, maker: PPCA) -> PPCAStatistics:
+    def _sums(
+        self, x: Tensor, missing: bool, weights: Tensor | None, maker: PPCA
+    ) -> PPCAStatistics:
         """Return the statistics of a few observations, all in float64."""
-        seen = self._see(x, missing)
-        n, d = len(x), self.latent_dim
-        m = seen.solve(seen.centred @ self.loading)
+        here = self._observe(x, missing)
+        d = self.latent_dim
+        n = len(x) if weights is None else float(weights.sum())
+        m = here.solve(here.centred @ self.loading)
         one_m = torch.cat([torch.ones_like(m[:, :1]), m], dim=1)
-        residual = seen.only(seen.centred - m @ self.loading.mT)
-        covariance = self._covariance(seen.factor)
-        latent = one_m.mT @ one_m
-        if seen.observed is None:
+        residual = here.only(here.centred - m @ self.loading.mT)
+        covariance = self._covariance(here.factor)
+        weighted = one_m if weights is None else weights.unsqueeze(1) * one_m
+        latent = weighted.mT @ one_m
+        if here.observed is None:
             latent[1:, 1:] += n * covariance
             gram = latent.unsqueeze(0)
             spread = n * covariance.unsqueeze(0)
         else:
-            latent[1:, 1:] += covariance.sum(0)
             # For each entry, the sum over the observations that have it.
-            there = seen.observed.to(x.dtype).mT
+            there = here.observed.to(x.dtype).mT
+            if weights is not None:
+                there = there * weights
+                covariance_sum = (weights @ covariance.flatten(1)).reshape(d, d)
+            else:
+                covariance_sum = covariance.sum(0)
+            latent[1:, 1:] += covariance_sum
             spread = (there @ covariance.flatten(1)).reshape(-1, d, d)
             products = one_m.unsqueeze(2) * one_m.unsqueeze(1)
             gram = (there @ products.flatten(1)).reshape(-1, d + 1, d + 1)
             gram[:, 1:, 1:] += spread
         spread_loading = (spread @ self.loading.unsqueeze(-1)).squeeze(-1)
-        cross = residual.mT @ one_m
+        cross = residual.mT @ weighted
         cross[:, 1:] -= spread_loading
-        squares = residual.square().sum() + (self.loading * spread_loading).sum()
+        squares = _sum(residual.square().sum(1), weights) + (self.loading * spread_loading).sum()
         if not bool(squares.isfinite() and latent.isfinite().all()):
             raise ValueError(
                 f"x must be near enough for its square to be finite in {x.dtype}, "
-                f"got elements up to {float(seen.only(x).abs().max()):g}"
+                f"got elements up to {float(here.only(x).abs().max()):g}"
             )
-        entropies = 0.5 * (d * (2 * math.pi * math.e * self.noise_variance).log() - seen.log_det())
+        entropies = 0.5 * (d * (2 * math.pi * math.e * self.noise_variance).log() - here.log_det())
         return PPCAStatistics(
             maker,
             count=n,
-            entries=x.numel() if seen.observed is None else int(seen.observed.sum()),
-            entropy=n * entropies if seen.observed is None else entropies.sum(),
+            entries=n * self.data_dim
+            if here.observed is None
+            else _count(here.observed.sum(1), weights),
+            entropy=n * entropies if here.observed is None else _sum(entropies, weights),
             latent=latent,
             squares=squares,
             cross=cross,
@@ -764,3 +673,68 @@ class PPCA(LatentVariableModel):
         check_tensor("z", z, ("*", self.latent_dim))
         check_same_dtype(z=z, parameters=self.mean)
         return z
+
+
+def _sum(values: Tensor, weights: Tensor | None) -> Tensor:
+    return values.sum() if weights is None else weights @ values
+
+
+def _count(numbers: Tensor, weights: Tensor | None) -> float:
+    return int(numbers.sum()) if weights is None else float(weights @ numbers.to(weights.dtype))
+
+
+@dataclass(frozen=True, eq=False)
+class PPCAStatistics:
+    r"""Expected sufficient statistics of probabilistic PCA, sums over n observations in float64.
+
+    With :math:`\tilde{\mathbf{z}} = (1, \mathbf{z})`, the maker's parameters and its residual
+    :math:`\mathbf{e} = \mathbf{x} - \boldsymbol{\mu} - \mathbf{W} \mathbf{z}`, where expectations
+    are over q and a missing entry of x has no residual. Near the solution the residuals are as
+    small as the noise, so the sums keep their digits wherever the data lie.
+
+    Statistics of one maker can be added. Their size does not depend on n.
+
+    Attributes:
+        maker: The model whose E-step made them.
+        count: The number of observations n, or the sum of their weights.
+        entries: The number of entries that are there, or the sum of their
+            weights: n D without missing ones.
+        entropy: :math:`\sum_i \mathrm{H}(q_i)`, in nats.
+        latent: :math:`\sum_i \mathbb{E}\, \tilde{\mathbf{z}}_i \tilde{\mathbf{z}}_i^\top`,
+            `(d + 1, d + 1)`.
+        squares: :math:`\sum_i \mathbb{E} \lVert \mathbf{e}_i \rVert^2`.
+        cross: :math:`\sum_i \mathbb{E}\, \mathbf{e}_i \tilde{\mathbf{z}}_i^\top`, `(D, d + 1)`.
+        gram: The same sum for each entry of x, over the observations that have it,
+            `(D, d + 1, d + 1)`, or `(1, d + 1, d + 1)` where nothing is missing.
+
+    Example:
+        >>> model = PPCA(torch.ones(2, 1), torch.zeros(2), 1.0)
+        >>> both = model.e_step(torch.zeros(3, 2)) + model.e_step(torch.ones(1, 2))
+        >>> both.count, both.cross.shape, both.gram.shape
+        (4, torch.Size([2, 2]), torch.Size([1, 2, 2]))
+    """
+
+    maker: PPCA
+    count: float
+    entries: float
+    entropy: Tensor
+    latent: Tensor
+    squares: Tensor
+    cross: Tensor
+    gram: Tensor
+
+    def __add__(self, other: PPCAStatistics) -> PPCAStatistics:
+        check_type("other", other, PPCAStatistics, "PPCAStatistics")
+        if other.maker is not self.maker:
+            raise ValueError("statistics must come from one model to be added, got two")
+        return PPCAStatistics(
+            self.maker,
+            self.count + other.count,
+            self.entries + other.entries,
+            self.entropy + other.entropy,
+            self.latent + other.latent,
+            self.squares + other.squares,
+            self.cross + other.cross,
+            # One matrix for all entries of x stands for D equal ones.
+            self.gram + other.gram,
+        )
