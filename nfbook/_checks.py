@@ -45,7 +45,7 @@ def check_tensor(name: str, value: object, shape: Sequence[Dim]) -> dict[str, in
         The size of each letter.
 
     Raises:
-        TypeError: ``value`` is no tensor, or its elements are integers, booleans or complex.
+        TypeError: ``value`` is not a tensor, or its elements are integers, booleans or complex.
         ValueError: The shape differs, a dimension is empty, or an element is NaN or infinite.
 
     Example:
@@ -57,7 +57,7 @@ def check_tensor(name: str, value: object, shape: Sequence[Dim]) -> dict[str, in
         ValueError: x must have shape (n, D), got (5,)
     """
     tensor, sizes = _floating_point(name, value, shape)
-    # A finite sum has finite terms, and takes no memory; only else are they looked at one by one.
+    # A finite sum has finite terms and takes no memory; only otherwise are they looked at singly.
     if bool(tensor.detach().sum().isfinite()):
         return sizes
     bad = int((~torch.isfinite(tensor)).sum())
@@ -162,7 +162,7 @@ def check_positive(name: str, value: Tensor) -> None:
 
 
 def check_precision(name: str, value: Tensor) -> None:
-    """Check that ``value`` has single or double precision: torch factors no matrix in half.
+    """Check that ``value`` has single or double precision; in half, torch factors no matrix.
 
     Example:
         >>> check_precision("means", torch.zeros(2, dtype=torch.float16))

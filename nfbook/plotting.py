@@ -104,7 +104,7 @@ def draw_density(
         TypeError: An argument has the wrong type, or log_prob returns no floating-point tensor.
         ValueError: There is no probability, one is not between 0 and 1, or so little of the
             density lies within the limits that a contour would be cut off; log_prob returns
-            another shape, NaN or plus infinity; or the colour is none.
+            another shape, NaN or plus infinity; or `color` is not a colour that Matplotlib knows.
 
     Example:
         >>> import matplotlib.pyplot as plt

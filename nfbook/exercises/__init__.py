@@ -5,7 +5,8 @@ explains the answer, which one. Nothing is raised, so a notebook runs on to its 
 
     ✗ bayes-1: you divided by n. The prior counts as a + b further tosses.
 
-The exercises of a chapter stand in the module of its name, in a dictionary ``EXERCISES``.
+The exercises of a page stand in the module that is named after the page's file, with ``_`` for
+``-``, in a dictionary ``EXERCISES``: ``latent-variables-1`` is found in ``latent_variables.py``.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ __all__ = ["Exercise", "Mistake", "check"]
 
 Solution = Callable[..., Tensor | float]
 
-NAME = re.compile(r"([a-z]\w*)-\d+")
+NAME = re.compile(r"([a-z][a-z0-9]*(?:-[a-z][a-z0-9]*)*)-\d+")
 
 
 @dataclass(frozen=True)
@@ -87,13 +88,13 @@ def _find(name: str) -> Exercise:
     match = NAME.fullmatch(name) if isinstance(name, str) else None
     exercises = _exercises(match[1]) if match else {}
     if not match or name not in exercises:
-        known = f"; this chapter has {', '.join(exercises)}" if exercises else ""
+        known = f"; this page has {', '.join(exercises)}" if exercises else ""
         raise ValueError(f"name must be an exercise such as 'bayes-1', got {name!r}{known}")
     return exercises[name]
 
 
-def _exercises(chapter: str) -> dict[str, Exercise]:
-    module = f"{__name__}.{chapter}"
+def _exercises(page: str) -> dict[str, Exercise]:
+    module = f"{__name__}.{page.replace('-', '_')}"
     try:
         exercises: dict[str, Exercise] = import_module(module).EXERCISES
     except ModuleNotFoundError as error:

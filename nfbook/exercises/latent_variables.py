@@ -36,7 +36,7 @@ def _samples_needed(growth: float, error: float = 0.1, d: int = 20) -> float:
 
 EXERCISES = {
     # Two components N(0, 1) and N(2, 1) with weights 0.3 and 0.7: where is r_1 = 1/2?
-    "latent-1": Exercise(
+    "latent-variables-1": Exercise(
         solution=lambda: _boundary(math.log(0.3 / 0.7)),
         hint="set w_1 N(x; 0, 1) equal to w_2 N(x; 2, 1) and take logarithms: x² cancels.",
         mistakes=(
@@ -57,7 +57,7 @@ EXERCISES = {
         ),
         tol=1e-3,
     ),
-    "latent-2": Exercise(
+    "latent-variables-2": Exercise(
         solution=_log_mean_exp,
         hint="subtract the largest value before exp, and add it again after log.",
         mistakes=(
@@ -83,7 +83,7 @@ EXERCISES = {
         at=LOG_VALUES,
     ),
     # W = (2, 0), mean 0, variance 1, x = (4, 3).
-    "latent-3": Exercise(
+    "latent-variables-3": Exercise(
         solution=lambda: torch.tensor([8 / 5, 1 / 5], dtype=torch.float64),
         hint="M = WᵀW + σ² is a number here. The mean is Wᵀx / M, the variance σ² / M.",
         mistakes=(
@@ -109,7 +109,7 @@ EXERCISES = {
         tol=1e-4,
     ),
     # a = 4, d = 20, relative error 0.1.
-    "latent-4": Exercise(
+    "latent-variables-4": Exercise(
         solution=lambda: _samples_needed(_growth(4.0)),
         hint="the squared relative error is (γ^d - 1) / K. Solve for K.",
         mistakes=(

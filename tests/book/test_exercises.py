@@ -1,8 +1,11 @@
 """The exercises' checks, as a reader meets them."""
 
 import math
+import re
+import sys
 from importlib import import_module
 from pkgutil import iter_modules
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -24,14 +27,14 @@ SQUARE = Exercise(
 )
 
 
-CHAPTERS = {
-    module.name: import_module(f"nfbook.exercises.{module.name}").EXERCISES
+PAGES = {
+    module.name.replace("_", "-"): import_module(f"nfbook.exercises.{module.name}").EXERCISES
     for module in iter_modules(exercises.__path__)
 }
 ALL = [
     pytest.param(name, exercise, id=name)
-    for chapter in CHAPTERS.values()
-    for name, exercise in chapter.items()
+    for page in PAGES.values()
+    for name, exercise in page.items()
 ]
 
 
@@ -40,7 +43,8 @@ def say(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     """Return what `check` prints for an answer."""
 
     def run(exercise: Exercise, answer: object) -> str:
-        monkeypatch.setattr(exercises, "_find", lambda name: exercise)
+        page = SimpleNamespace(EXERCISES={"some-1": exercise})
+        monkeypatch.setitem(sys.modules, f"{exercises.__name__}.some", page)
         check("some-1", answer)
         return capsys.readouterr().out.removesuffix("\n")
 
@@ -135,13 +139,13 @@ def test_each_solution_is_right_and_each_mistake_gets_its_own_hint(name, exercis
     assert len(set(hints)) == len(hints)
 
 
-@pytest.mark.parametrize(("chapter", "asked"), CHAPTERS.items())
-def test_exercises_are_numbered_in_order(chapter, asked):
-    assert list(asked) == [f"{chapter}-{i}" for i in range(1, 1 + len(asked))]
+@pytest.mark.parametrize(("page", "asked"), PAGES.items())
+def test_exercises_are_named_by_their_page_and_numbered_in_order(page, asked):
+    assert list(asked) == [f"{page}-{i}" for i in range(1, 1 + len(asked))]
 
 
-def test_unknown_number_lists_the_chapters_exercises():
-    with pytest.raises(ValueError, match="this chapter has bayes-1, bayes-2"):
+def test_unknown_number_lists_the_pages_exercises():
+    with pytest.raises(ValueError, match="this page has bayes-1, bayes-2"):
         check("bayes-99", 1.0)
 
 
@@ -159,7 +163,9 @@ def test_every_exercise_is_asked_and_solved_on_its_page(book: list[Page]):
         solved = [name for name in solved if name in asked]
         assert asked == solved, page.name
         assert not any(line.startswith("✗") for line in lines)
+        assert asked == list(PAGES.get(page.path.stem, {})), page.name
         if page.is_notebook:
-            chapter = exercises._find(asked[0])
-            assert isinstance(chapter, Exercise)
             assert 2 <= len(asked) <= 5
+            labels = re.findall(r"\{exercise\}.*\n:label: (\S+)", page.text)
+            assert labels == [f"ex-{name}" for name in asked]
+    assert set(PAGES) <= {page.path.stem for page in book}

@@ -47,14 +47,14 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> str:
         for cell, source in zip(stored.cells, sources(**changed), strict=True):
             cell.source = source
         nbformat.write(stored, folder / f"{name}.ipynb")
-    shutil.copy(ROOT / "tests" / "pictures.py", folder)
+    shutil.copy(ROOT / "tests" / "support" / "pictures.py", folder)
     text = (ROOT / "tests" / "conftest.py").read_text(encoding="utf-8")
     here = "ROOT = Path(__file__).resolve().parent.parent"
     assert here in text
     text = text.replace(here, f"ROOT = Path({str(ROOT)!r})")
     (folder / "conftest.py").write_text(text, encoding="utf-8")
     command = [sys.executable, "-m", "pytest", "-rA", "-p", "no:cacheprovider", "-p", "no:xdist"]
-    sanitize = str(ROOT / "tests" / "nbval_sanitize.cfg")
+    sanitize = str(ROOT / "tests" / "support" / "nbval_sanitize.cfg")
     command += ["--nbval", "--nbval-current-env", "--nbval-sanitize-with", sanitize, str(folder)]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True).stdout
 

@@ -196,7 +196,7 @@ def test_stochastic_numbers_hold_as_stored(page: Page):
 
 def test_mask_covers_the_number_and_nothing_else(capsys: pytest.CaptureFixture[str]):
     """nbval masks with this expression: what is expected, and the name, are still compared."""
-    text = (ROOT / "tests" / "nbval_sanitize.cfg").read_text(encoding="utf-8")
+    text = (ROOT / "tests" / "support" / "nbval_sanitize.cfg").read_text(encoding="utf-8")
     (masked,) = get_sanitize_patterns(text)
     pattern, replace = masked
     assert text.count("regex:") == 1

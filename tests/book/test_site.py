@@ -15,6 +15,7 @@ import run_notebooks
 from conftest import ROOT, Site
 from pages import Page, pages
 from playwright.sync_api import Browser
+from playwright.sync_api import Page as OpenPage
 
 NAMES = [page.name for page in pages()]
 # What Sphinx and its extensions add: the search, the index and the index of theorems.
@@ -35,6 +36,13 @@ FIRST_VISIT = 1_200_000  # bytes transferred, without pictures
 NEXT_VISIT = 200_000
 
 
+# What is asked of a page that was opened from a file, and of any page.
+DRAWN = ["brokenImages", "unrendered", "formulaErrors", "explorables", "drawnExplorables"]
+FACTS = [*DRAWN, "formulas", "numbered", "prose", "ids", "links", "imagesWithoutAlt", "icons"]
+FACTS += ["missingIcons", "searchBoxes", "faint"]
+NARROW = ["cutOff", "widthOfPage", "widthOfWindow"]
+
+
 @dataclass
 class Visit:
     """What happened while a page was loaded, and what is on it."""
@@ -43,20 +51,24 @@ class Visit:
     requests: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
+    sizes: dict[str, float] = field(default_factory=dict)  # bytes transferred, without pictures
     facts: dict[str, Any] = field(default_factory=dict)
+    dark: dict[str, Any] = field(default_factory=dict)
+    phone: dict[str, Any] = field(default_factory=dict)
 
 
 @pytest.fixture(scope="session")
 def visit(browser: Browser, site: Site) -> Callable[..., Visit]:
-    """Open a page once for each address, theme and width."""
+    """Open each page twice with an empty cache, on the server and from its file.
+
+    Loading takes most of the time, so what is served is then looked at in either theme and width.
+    """
 
     @cache
-    def load(name: str, *, dark: bool = False, phone: bool = False, file: bool = False) -> Visit:
+    def load(name: str, *, file: bool = False) -> Visit:
         base = site.folder.as_uri() if file else site.url
         seen = Visit(f"{base}/{name}.html")
-        context = browser.new_context(
-            viewport=PHONE if phone else DESKTOP, color_scheme="dark" if dark else "light"
-        )
+        context = browser.new_context(viewport=DESKTOP, color_scheme="light")
         page = context.new_page()
         page.on("request", lambda request: seen.requests.append(request.url))
         page.on("requestfailed", lambda request: seen.failed.append(request.url))
@@ -69,12 +81,38 @@ def visit(browser: Browser, site: Site) -> Callable[..., Visit]:
             "console",
             lambda said: seen.errors.append(said.text) if said.type == "error" else None,
         )
+        if not file:
+            measure(page, seen.sizes)
         page.goto(seen.address, wait_until="load")
-        seen.facts = page.evaluate(SCRIPT)
+        seen.facts = page.evaluate(SCRIPT, DRAWN if file else FACTS)
+        if not file:
+            page.emulate_media(color_scheme="dark")
+            page.wait_for_function("document.documentElement.dataset.theme === 'dark'")
+            seen.dark = page.evaluate(SCRIPT, ["faint"])
+            page.set_viewport_size(PHONE)
+            seen.phone = page.evaluate(SCRIPT, NARROW)
         context.close()
         return seen
 
     return load
+
+
+def measure(page: OpenPage, sizes: dict[str, float]) -> None:
+    """Note the bytes transferred for each address that a page loads, pictures left out."""
+    session = page.context.new_cdp_session(page)
+    session.send("Network.enable")
+    addresses: dict[str, str] = {}
+
+    def answered(event: dict[str, Any]) -> None:
+        if event["type"] != "Image":
+            addresses[event["requestId"]] = event["response"]["url"]
+
+    def finished(event: dict[str, Any]) -> None:
+        if address := addresses.get(event["requestId"]):
+            sizes[address] = event["encodedDataLength"]
+
+    session.on("Network.responseReceived", answered)
+    session.on("Network.loadingFinished", finished)
 
 
 each_page = pytest.mark.parametrize("name", NAMES)
@@ -157,12 +195,13 @@ def test_every_internal_link_leads_somewhere(visit: Callable[..., Visit], site: 
 @every_page
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_text_is_legible(visit: Callable[..., Visit], name: str, dark: bool):
-    assert visit(name, dark=dark).facts["faint"] == []
+    seen = visit(name)
+    assert (seen.dark if dark else seen.facts)["faint"] == []
 
 
 @every_page
 def test_phone_needs_no_sideways_scrolling(visit: Callable[..., Visit], name: str):
-    facts = visit(name, phone=True).facts
+    facts = visit(name).phone
     assert facts["widthOfWindow"] == PHONE["width"]
     assert facts["widthOfPage"] <= facts["widthOfWindow"]
     assert facts["cutOff"] == []
@@ -260,33 +299,20 @@ def test_landing_page_leads_to_the_first_chapter(visit: Callable[..., Visit]):
     assert "book/how-to-use" in NAMES
 
 
-def measure(browser: Browser, addresses: list[str]) -> list[int]:
-    """Return the bytes transferred for each page in turn, pictures left out."""
-    context = browser.new_context(viewport=DESKTOP)
-    page = context.new_page()
-    session = context.new_cdp_session(page)
-    session.send("Network.enable")
-    kinds: dict[str, str] = {}
-    sizes: dict[str, float] = {}
-    session.on("Network.responseReceived", lambda e: kinds.update({e["requestId"]: e["type"]}))
-    session.on(
-        "Network.loadingFinished", lambda e: sizes.update({e["requestId"]: e["encodedDataLength"]})
-    )
-    found = []
-    for address in addresses:
-        kinds.clear()
-        sizes.clear()
-        page.goto(address, wait_until="networkidle")
-        found.append(int(sum(n for key, n in sizes.items() if kinds.get(key) != "Image")))
-    context.close()
-    return found
-
-
 @each_page
-def test_page_is_light(browser: Browser, site: Site, name: str, record_property: Callable):
+def test_page_is_light(
+    visit: Callable[..., Visit], browser: Browser, site: Site, name: str, record_property: Callable
+):
+    first = sum(visit(name).sizes.values())
+    # Another page comes first, and leaves in the browser's cache what the pages share.
     start = next(other for other in ("book/index", "book/notation") if other != name)
-    (first,) = measure(browser, [f"{site.url}/{name}.html"])
-    _, later = measure(browser, [f"{site.url}/{start}.html", f"{site.url}/{name}.html"])
+    page = browser.new_page(viewport=DESKTOP)
+    page.goto(f"{site.url}/{start}.html", wait_until="networkidle")
+    sizes: dict[str, float] = {}
+    measure(page, sizes)
+    page.goto(f"{site.url}/{name}.html", wait_until="networkidle")
+    later = sum(sizes.values())
+    page.close()
     record_property("first_visit_bytes", first)
     record_property("next_visit_bytes", later)
     assert 0 < first <= FIRST_VISIT

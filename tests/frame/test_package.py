@@ -1,56 +1,72 @@
-"""The package as a whole: light to import, without side effects, typed and documented."""
+"""The package as a whole: light to import, arrows one way, typed and documented."""
 
+import ast
 import importlib
 import inspect
 import json
 import pkgutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 import nfbook
 
+FOLDER = Path(nfbook.__path__[0])
 MODULES = sorted(
     module.name
     for module in pkgutil.walk_packages(nfbook.__path__, prefix="nfbook.")
     if not module.name.rpartition(".")[2].startswith("_")
 )
 
+# ---- importing ---------------------------------------------------------------------------------
+
 # What the chapters' plots and widgets need, and the package itself does not.
 HEAVY = {"matplotlib", "ipywidgets", "anywidget", "sklearn", "scipy", "pandas", "IPython"}
-DRAWS = {
-    "nfbook.plotting",
-    "nfbook.live",
-    "nfbook.explorables.base",
-    "nfbook.explorables.bound",
-    "nfbook.explorables.coin",
-}
+# Whoever imports these wants plots or widgets: a live figure, or the figure of an explorable.
+DRAWS = ("nfbook.plotting", "nfbook.live", "nfbook.explorables.")
+LIGHT = [name for name in ["nfbook", *MODULES] if not name.startswith(DRAWS)]
 
+# Torch takes two seconds to import, so each module is imported in a fork of a process that has
+# torch and nothing else.
 PROBE = """
-import json, sys, warnings, torch
-before = (set(sys.modules), torch.get_default_dtype(), list(warnings.filters),
-          torch.random.get_rng_state().tolist(),
-          torch.distributions.Distribution._validate_args)
-import {module}
-after = (torch.get_default_dtype(), list(warnings.filters),
-         torch.random.get_rng_state().tolist(),
-         torch.distributions.Distribution._validate_args)
-print(json.dumps({{
-    "new": sorted({{name.partition(".")[0] for name in set(sys.modules) - before[0]}}),
-    "unchanged": before[1:] == after,
-}}))
+import importlib, json, os, sys, warnings, torch
+
+def state():
+    return (torch.get_default_dtype(), list(warnings.filters),
+            torch.random.get_rng_state().tolist(),
+            torch.distributions.Distribution._validate_args)
+
+before, loaded = state(), set(sys.modules)
+for module in sys.argv[1:]:
+    child = os.fork()
+    if not child:
+        importlib.import_module(module)
+        new = sorted({name.partition(".")[0] for name in set(sys.modules) - loaded})
+        print(json.dumps([module, {"new": new, "unchanged": state() == before}]), flush=True)
+        os._exit(0)
+    os.waitpid(child, 0)
 """
 
 
-@pytest.mark.parametrize("module", [m for m in ["nfbook", *MODULES] if m not in DRAWS])
-def test_importing_is_light_and_changes_nothing(module: str):
-    command = [sys.executable, "-c", PROBE.format(module=module)]
+@pytest.fixture(scope="module")
+def probes() -> dict[str, dict]:
+    """What importing each module brought along, and whether it left torch and warnings alone."""
+    command = [sys.executable, "-c", PROBE, *LIGHT]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
-    probe = json.loads(result.stdout)
-    assert probe["unchanged"]
-    assert HEAVY.isdisjoint(probe["new"])
+    print(result.stderr)  # why a module could not be imported
+    return dict(json.loads(line) for line in result.stdout.splitlines())
+
+
+@pytest.mark.parametrize("module", LIGHT)
+def test_importing_is_light_and_changes_nothing(probes: dict[str, dict], module: str):
+    assert module in probes, "it cannot be imported"
+    assert probes[module]["unchanged"]
+    assert HEAVY.isdisjoint(probes[module]["new"])
 
 
 def test_plotting_changes_no_style_on_import():
@@ -59,6 +75,105 @@ def test_plotting_changes_no_style_on_import():
         "assert dict(m.rcParams) == before"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# ---- who imports whom --------------------------------------------------------------------------
+
+# From what stands on its own to what is built of it: each may import only those before it.
+ORDER = [
+    "_checks",
+    "progress",
+    "sampling",
+    "estimators",
+    "fitting",
+    "data",
+    "networks",
+    "transforms",
+    "flows",
+    "latent",
+    "objectives",
+]
+
+
+@cache
+def sources() -> dict[str, ast.Module]:
+    """The syntax trees of all modules, by the modules' names."""
+    trees = {}
+    for path in sorted(FOLDER.rglob("*.py")):
+        parts = path.relative_to(FOLDER.parent).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        trees[name] = ast.parse(path.read_text(encoding="utf-8"))
+    return trees
+
+
+def walk(node: ast.AST, *, types: bool) -> Iterator[ast.AST]:
+    """Yield all nodes of a tree, those under ``if TYPE_CHECKING`` only if types are asked for."""
+    yield node
+    for child in ast.iter_child_nodes(node):
+        if types or not (isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)):
+            yield from walk(child, types=types)
+
+
+def imports(module: str, *, types: bool = True) -> Iterator[tuple[str, str]]:
+    """Yield each module of the package that a module imports, with the name taken from it."""
+    for node in walk(sources()[module], types=types):
+        if isinstance(node, ast.Import):
+            taken = [(alias.name, "") for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module} imports relative to itself"
+            taken = [(node.module or "", alias.name) for alias in node.names]
+        else:
+            continue
+        for source, name in taken:
+            if f"{source}.{name}" in sources():
+                yield f"{source}.{name}", ""
+            elif source in sources():
+                yield source, name
+
+
+def room(module: str) -> str:
+    """Return the part of the package that a module belongs to: a folder or a file."""
+    return ".".join(module.split(".")[:2])
+
+
+def test_no_circle_of_imports():
+    """Neither between the parts of the package nor, as it runs, between the files of one part."""
+    rooms: dict[str, set[str]] = {}
+    files: dict[str, set[str]] = {}
+    for module in sources():
+        files[module] = {source for source, _ in imports(module, types=False)}
+        others = {room(source) for source, _ in imports(module)} - {room(module)}
+        rooms.setdefault(room(module), set()).update(others)
+    for graph in (rooms, files):
+        assert sum(map(len, graph.values())) > 20
+        TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
+
+
+@pytest.mark.parametrize("name", ORDER)
+def test_a_part_knows_nothing_of_those_above_it(name: str):
+    above = {f"nfbook.{later}" for later in ORDER[ORDER.index(name) + 1 :]}
+    modules = [module for module in sources() if room(module) == f"nfbook.{name}"]
+    assert modules
+    for module in modules:
+        assert above.isdisjoint(room(source) for source, _ in imports(module)), module
+
+
+def is_private(name: str) -> bool:
+    """Say whether a name is underscored, and not one of Python's own, such as ``__all__``."""
+    return name.startswith("_") and not name.startswith("__")
+
+
+@pytest.mark.parametrize("module", sources())
+def test_no_module_takes_what_is_private_to_another(module: str):
+    for source, name in imports(module):
+        assert not is_private(name), f"{source}.{name}"
+        parent, _, last = source.rpartition(".")
+        if is_private(last):
+            # Helpers that a folder's modules share lie in an underscored module beside them.
+            assert f"{module}.".startswith(f"{parent}."), f"{source} is private to {parent}"
+
+
+# ---- what modules offer ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -89,4 +204,4 @@ def test_public_functions_have_a_doctested_example():
 
 
 def test_the_package_is_typed():
-    assert (Path(nfbook.__path__[0]) / "py.typed").exists()
+    assert (FOLDER / "py.typed").exists()

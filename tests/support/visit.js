@@ -1,11 +1,14 @@
-// Reads a rendered page the way its reader does; test_site.py evaluates it and asserts.
-async () => {
+// Reads a rendered page the way its reader does, and returns the facts that are asked for by name;
+// test_site.py evaluates it and asserts.
+async (wanted) => {
   if (window.MathJax?.startup?.promise) await MathJax.startup.promise;
 
   // A colour is read where it ends, not on its way there.
   const still = document.createElement("style");
   still.textContent = "* { transition: none !important; animation: none !important; }";
   document.head.append(still);
+  // Figures follow a new width in the frame after it.
+  for (let k = 0; k < 2; k++) await new Promise((done) => requestAnimationFrame(done));
 
   const all = (selector, root = document) => [...root.querySelectorAll(selector)];
   const isShown = (element) =>
@@ -13,26 +16,31 @@ async () => {
 
   // Text outside code and formulas.
   const article = document.querySelector("article") ?? document.body;
-  const prose = article.cloneNode(true);
-  all("pre, code, script, style, mjx-container", prose).forEach((e) => e.remove());
+  const prose = () => {
+    const copy = article.cloneNode(true);
+    all("pre, code, script, style, mjx-container", copy).forEach((e) => e.remove());
+    return copy.textContent;
+  };
 
   // The contrast of a text with what lies behind it (WCAG 2.2, 1.4.3). The page's colours are
   // drawn onto a canvas, which understands every notation that CSS has for them.
   const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
-  const rgba = (color) => {
+  const remember = (known, compute) => (key) => {
+    if (!known.has(key)) known.set(key, compute(key));
+    return known.get(key);
+  };
+  const rgba = remember(new Map(), (color) => {
     canvas.clearRect(0, 0, 1, 1);
     canvas.fillStyle = color;
     canvas.fillRect(0, 0, 1, 1);
     const [r, g, b, a] = canvas.getImageData(0, 0, 1, 1).data;
     return [r, g, b, a / 255];
-  };
+  });
   const over = ([r, g, b, a], back) =>
     [r, g, b].map((v, i) => v * a + back[i] * (1 - a)).concat(1);
-  const background = (element) => {
-    const layers = [];
-    for (let e = element; e; e = e.parentElement) layers.push(rgba(getComputedStyle(e).backgroundColor));
-    return layers.reverse().reduce((back, layer) => over(layer, back), [255, 255, 255, 1]);
-  };
+  const background = remember(new WeakMap(), (element) =>
+    over(rgba(getComputedStyle(element).backgroundColor),
+      element.parentElement ? background(element.parentElement) : [255, 255, 255, 1]));
   const luminance = (color) =>
     color.slice(0, 3)
       .map((v) => v / 255)
@@ -44,37 +52,40 @@ async () => {
     const [dark, light] = [luminance(text), luminance(back)].sort((a, b) => a - b);
     return (light + 0.05) / (dark + 0.05);
   };
-  const owners = new Set();
-  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  for (let node = walker.nextNode(); node; node = walker.nextNode()) {
-    if (node.data.trim()) owners.add(node.parentElement);
-  }
-  const faint = [...owners]
-    // Marks that only repeat what the words beside them say are hidden from screen readers.
-    .filter((e) => isShown(e) && !e.closest("mjx-assistive-mml, svg, script, style, [aria-hidden=true]"))
-    .map((e) => ({ text: e.textContent.trim().slice(0, 40), ratio: contrast(e), large: parseFloat(getComputedStyle(e).fontSize) >= 24 }))
-    .filter(({ ratio, large }) => ratio < (large ? 3 : 4.5))
-    .map(({ text, ratio }) => `${ratio.toFixed(2)}: ${text}`);
+  const faint = () => {
+    const owners = new Set();
+    const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+    for (let node = walker.nextNode(); node; node = walker.nextNode()) {
+      if (node.data.trim()) owners.add(node.parentElement);
+    }
+    return [...owners]
+      // Marks that only repeat what the words beside them say are hidden from screen readers.
+      .filter((e) => !e.closest("mjx-assistive-mml, svg, script, style, [aria-hidden=true]"))
+      .filter(isShown)
+      .map((e) => ({ text: e.textContent.trim().slice(0, 40), ratio: contrast(e), large: parseFloat(getComputedStyle(e).fontSize) >= 24 }))
+      .filter(({ ratio, large }) => ratio < (large ? 3 : 4.5))
+      .map(({ text, ratio }) => `${ratio.toFixed(2)}: ${text}`);
+  };
 
-  return {
-    title: document.title,
-    formulas: all(".math").length,
-    unrendered: all(".math").filter((e) => !e.querySelector("mjx-container")).map((e) => e.textContent),
-    formulaErrors: all("mjx-merror, [data-mjx-error]").map((e) => e.textContent),
-    numbered: all(".eqno").length,
-    prose: prose.textContent,
-    ids: all("[id]").map((e) => e.id),
-    links: all("a[href]").map((e) => e.getAttribute("href")),
-    imagesWithoutAlt: all("img").filter((e) => !e.getAttribute("alt")).map((e) => e.src),
-    brokenImages: all("img").filter((e) => isShown(e) && e.complete && !e.naturalWidth).map((e) => e.src),
+  const facts = {
+    title: () => document.title,
+    formulas: () => all(".math").length,
+    unrendered: () => all(".math").filter((e) => !e.querySelector("mjx-container")).map((e) => e.textContent),
+    formulaErrors: () => all("mjx-merror, [data-mjx-error]").map((e) => e.textContent),
+    numbered: () => all(".eqno").length,
+    prose,
+    ids: () => all("[id]").map((e) => e.id),
+    links: () => all("a[href]").map((e) => e.getAttribute("href")),
+    imagesWithoutAlt: () => all("img").filter((e) => !e.getAttribute("alt")).map((e) => e.src),
+    brokenImages: () => all("img").filter((e) => isShown(e) && e.complete && !e.naturalWidth).map((e) => e.src),
     // Font Awesome draws a question mark of circles for an icon that it does not have.
-    icons: all("svg.svg-inline--fa").length,
-    missingIcons: all("svg.svg-inline--fa").filter((e) => e.querySelector("circle") || !e.querySelector("path")).map((e) => e.dataset.icon),
-    searchBoxes: all(".search-button__button").filter(isShown).length,
-    explorables: all(".nfbook-explorable").length,
-    drawnExplorables: all(".nfbook-explorable svg, .nfbook-explorable canvas").length,
+    icons: () => all("svg.svg-inline--fa").length,
+    missingIcons: () => all("svg.svg-inline--fa").filter((e) => e.querySelector("circle") || !e.querySelector("path")).map((e) => e.dataset.icon),
+    searchBoxes: () => all(".search-button__button").filter(isShown).length,
+    explorables: () => all(".nfbook-explorable").length,
+    drawnExplorables: () => all(".nfbook-explorable svg, .nfbook-explorable canvas").length,
     // Cut off at the window's edge, with no way to scroll there.
-    cutOff: all("article *")
+    cutOff: () => all("article *")
       .filter((e) => isShown(e) && e.getBoundingClientRect().right > innerWidth + 1)
       .filter((e) => {
         for (let a = e; a && a !== document.body; a = a.parentElement) {
@@ -83,8 +94,9 @@ async () => {
         return !e.closest("mjx-assistive-mml, .visually-hidden");
       })
       .map((e) => `${e.tagName}: ${e.textContent.trim().slice(0, 40)}`),
-    widthOfPage: document.documentElement.scrollWidth,
-    widthOfWindow: document.documentElement.clientWidth,
+    widthOfPage: () => document.documentElement.scrollWidth,
+    widthOfWindow: () => document.documentElement.clientWidth,
     faint,
   };
+  return Object.fromEntries(wanted.map((name) => [name, facts[name]()]));
 }

@@ -25,7 +25,7 @@ class CoinExplorable(Explorable, module="coin"):
         tails: The number of tails, from 0 to 50.
 
     Raises:
-        TypeError: A value is no number, or a count is not whole.
+        TypeError: A value is not a number, or a count is not whole.
         ValueError: A value lies outside its range.
 
     Example:
