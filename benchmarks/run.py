@@ -35,6 +35,7 @@ NAMES = (
     "growth",
     "streaming",
     "planar",
+    "objectives",
     "flow_training",
     "maf_sampling",
     "flow_failures",
