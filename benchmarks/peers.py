@@ -393,12 +393,15 @@ def compiled_contestants(
     from torch.compiler import config
 
     config.force_disable_caches = True
-    plain = _zuko(family, features, length)
-    plain.redraw(0.05, 0.05, torch.Generator().manual_seed(0))
+    plain, sampler = (_zuko(family, features, length) for _ in range(2))
+    for one in (plain, sampler):
+        one.redraw(0.05, 0.05, torch.Generator().manual_seed(0))
+    # Sampling evaluates the network of each layer once for each coordinate. Compiled as a whole,
+    # that loop would be unrolled into hundreds of networks, so the networks alone are compiled.
+    for layer in sampler.module.transform.transforms:
+        layer.hyper.compile(dynamic=False)
     compiled = replace(
-        plain,
-        log_prob=torch.compile(plain.log_prob, dynamic=False),
-        sample=torch.compile(plain.sample, dynamic=False),
+        plain, log_prob=torch.compile(plain.log_prob, dynamic=False), sample=sampler.sample
     )
     Distribution.set_default_validate_args(False)
     return dict(zip(COMPILED, (compiled, _flowjax(family, features, length)), strict=True))
