@@ -33,6 +33,7 @@ SETTINGS: dict[str, Any] = {
     "dtype": "float32",
 }
 PEERS = PACKAGES
+SEEDS = range(SETTINGS["batches"])
 WORK = {
     "realnvp": "RealNVP, density",
     "maf": "MAF, density",

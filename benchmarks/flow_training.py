@@ -1,4 +1,4 @@
-"""A training step of coupling and autoregressive flows in five libraries."""
+"""A training step of coupling and autoregressive flows in six libraries, two of them compiled."""
 
 from __future__ import annotations
 
@@ -8,8 +8,28 @@ from typing import Any
 import matplotlib.pyplot as plt
 import torch
 from matplotlib.figure import Figure
-from peers import BINS, BOUND, FAMILIES, LOOKS, PACKAGES, WIDTHS, Network, clear, contestants
-from stopwatch import compare, milliseconds, seconds_per_call, spread, take_turns
+from peers import (
+    BINS,
+    BOUND,
+    COMPILED_PACKAGES,
+    FAMILIES,
+    LOOKS,
+    PACKAGES,
+    WIDTHS,
+    Network,
+    clear,
+    compiled_contestants,
+    contestants,
+)
+from stopwatch import (
+    busy_machine,
+    compare,
+    milliseconds,
+    seconds_of_first_call,
+    seconds_per_call,
+    spread,
+    take_turns,
+)
 from torch import Tensor
 
 from nfbook.plotting import use_style
@@ -24,8 +44,9 @@ SETTINGS = {
     "bound": BOUND,
     "dtype": "float32",
 }
-PEERS = PACKAGES
+PEERS = (*PACKAGES, *COMPILED_PACKAGES)
 ROUNDS = 31
+BUSY_ROUNDS = 11
 BARE = "networks alone"
 ALT = (
     "One row a family and dimension, on a logarithmic axis: the ratio of nfbook's time to each "
@@ -43,15 +64,26 @@ def measure() -> dict[str, Any]:
 def _measure(family: str, dim: int) -> dict[str, Any]:
     g = torch.Generator().manual_seed(0)
     x = torch.randn(SETTINGS["batch"], dim, generator=g)
-    made = contestants(family, dim, SETTINGS["transforms"])
-    steps = {name: lambda one=one: one.step(x) for name, one in made.items()}
-    counts = {name: one.count(x) for name, one in made.items()}
+    length = SETTINGS["transforms"]
+    compiled = compiled_contestants(family, dim, length)
+    made = {**contestants(family, dim, length), **compiled}
+    steps: dict[str, Callable[[], None]] = {}
+    first, counts = {}, {}
+    for name, one in made.items():
+        own = one.prepare(x)
+        steps[name] = lambda one=one, own=own: one.step(own)
+        if name in compiled:
+            first[name] = seconds_of_first_call(steps[name])
+        counts[name] = one.count(own)
     if family in ("realnvp", "maf"):
         networks = bare_networks(family, dim)
         steps[BARE] = bare_step(networks, x)
         counts[BARE] = sum(p.numel() for network in networks for p in network.parameters())
     runs = {name: lambda step=step: seconds_per_call(step) for name, step in steps.items()}
-    return {"parameters": counts, **compare(take_turns(runs, ROUNDS))}
+    quiet = compare(take_turns(runs, ROUNDS))
+    with busy_machine():
+        busy = compare(take_turns(runs, BUSY_ROUNDS))
+    return {"parameters": counts, "first": first, **quiet, "busy": busy}
 
 
 def bare_networks(family: str, dim: int) -> list[Network]:
@@ -110,11 +142,34 @@ def table(result: dict[str, Any]) -> str:
                 for key, row in bare.items()
             },
         ),
+        **_beside_another_process(names, rows),
         "Number of parameters, that of the networks alone being nfbook's:": _table(
             names, {key: [f"{row['parameters'][n]:,}" for n in names] for key, row in rows.items()}
         ),
     }
     return "\n\n".join(f"{text}\n\n{block}" for text, block in blocks.items())
+
+
+def _beside_another_process(
+    names: list[str], rows: dict[tuple[str, str], dict[str, Any]]
+) -> dict[str, str]:
+    if not all("busy" in row for row in rows.values()):
+        return {}
+    compiled = list(next(iter(rows.values()))["first"])
+    return {
+        "The ratios while a second process keeps two threads busy with matrix products, over "
+        f"{BUSY_ROUNDS} rounds:": _table(
+            names[1:],
+            {
+                key: [spread(row["busy"]["ratio"][n]) for n in names[1:]]
+                for key, row in rows.items()
+            },
+        ),
+        "The first step of what is compiled, with its compilation:": _table(
+            compiled,
+            {key: [f"{row['first'][n]:.1f} s" for n in compiled] for key, row in rows.items()},
+        ),
+    }
 
 
 def _table(heads: list[str], rows: dict[tuple[str, str], list[str]]) -> str:
@@ -135,7 +190,7 @@ def plot(result: dict[str, Any]) -> Figure:
     names = [name for name in rows[0][1] if name != BARE]
     for i, name in enumerate(names):
         color, marker = LOOKS[name]
-        heights = [y + 0.15 * (i - 1.5) for y in range(len(rows))]
+        heights = [y + 0.6 / len(names) * (i - (len(names) - 1) / 2) for y in range(len(rows))]
         values = [ratio[name] for _, ratio in rows]
         median = [value["median"] for value in values]
         ends = [

@@ -7,8 +7,16 @@ from typing import Any
 import matplotlib.pyplot as plt
 import torch
 from matplotlib.figure import Figure
-from peers import LOOKS, PACKAGES, WIDTHS, contestants
-from stopwatch import compare, milliseconds, seconds_per_call, spread, take_turns
+from peers import COMPILED_PACKAGES, LOOKS, PACKAGES, WIDTHS, compiled_contestants, contestants
+from stopwatch import (
+    busy_machine,
+    compare,
+    milliseconds,
+    seconds_of_first_call,
+    seconds_per_call,
+    spread,
+    take_turns,
+)
 
 from nfbook.plotting import use_style
 
@@ -20,42 +28,72 @@ SETTINGS = {
     "hidden layers": [*WIDTHS],
     "dtype": "float32",
 }
-PEERS = PACKAGES
+PEERS = (*PACKAGES, *COMPILED_PACKAGES)
 ROUNDS = 15
+BUSY_ROUNDS = 7
 ALT = "Two bar plots, for each number of points: milliseconds for one call, one bar a library."
 
 
 def measure() -> dict[str, Any]:
     """Let all libraries take turns, for each number of points."""
-    made = contestants("maf", SETTINGS["D"], SETTINGS["transforms"])
-    x = torch.zeros(1, SETTINGS["D"])
-    result: dict[str, Any] = {"parameters": {name: one.count(x) for name, one in made.items()}}
+    dim, length = SETTINGS["D"], SETTINGS["transforms"]
+    compiled = compiled_contestants("maf", dim, length)
+    made = {**contestants("maf", dim, length), **compiled}
+    x = torch.zeros(1, dim)
+    result: dict[str, Any] = {
+        "parameters": {name: one.count(one.prepare(x)) for name, one in made.items()}
+    }
     with torch.no_grad():
         for count in SETTINGS["points"]:
-            runs = {
-                name: lambda one=one, n=count: seconds_per_call(lambda: one.sample(n))
-                for name, one in made.items()
-            }
-            result[str(count)] = compare(take_turns(runs, ROUNDS))
+            calls = {name: lambda one=one, n=count: one.sample(n) for name, one in made.items()}
+            first = {name: seconds_of_first_call(calls[name]) for name in compiled}
+            runs = {name: lambda call=call: seconds_per_call(call) for name, call in calls.items()}
+            quiet = compare(take_turns(runs, ROUNDS))
+            with busy_machine():
+                busy = compare(take_turns(runs, BUSY_ROUNDS))
+            result[str(count)] = {"first": first, **quiet, "busy": busy}
     return result
 
 
 def table(result: dict[str, Any]) -> str:
     """One row a library."""
     counts = [str(count) for count in SETTINGS["points"]]
-    heads = [f"{int(count):,} points | nfbook over it" for count in counts]
-    rows = [f"| | parameters | {' | '.join(heads)} |", "|---|---:" + "|---:|---:" * 2 + "|"]
+    busy = all("busy" in result[count] for count in counts)
+    over = ["nfbook over it", *(["on a busy machine"] if busy else [])]
+    heads = [" | ".join([f"{int(count):,} points", *over]) for count in counts]
+    rows = [
+        f"| | parameters | {' | '.join(heads)} |",
+        "|---|---:" + "|---:" * (1 + len(over)) * len(counts) + "|",
+    ]
     for name, parameters in result["parameters"].items():
         cells = []
         for count in counts:
-            ratio = result[count]["ratio"].get(name)
-            cells += [milliseconds(result[count]["seconds"][name]), spread(ratio) if ratio else ""]
+            each = [result[count], *([result[count]["busy"]] if busy else [])]
+            ratio = [one["ratio"].get(name) for one in each]
+            cells += [
+                milliseconds(result[count]["seconds"][name]),
+                *(spread(one) if one else "" for one in ratio),
+            ]
         rows.append(f"| {name} | {parameters:,} | {' | '.join(cells)} |")
     rows.append(
         "\nMedian time of one call; nfbook's time over the library's, with its quartiles "
-        f"over {ROUNDS} rounds."
+        f"over {ROUNDS} rounds"
+        + (
+            f", and over {BUSY_ROUNDS} while a second process keeps two threads busy. The first "
+            f"call, with its compilation, took {_first(result)}."
+            if busy
+            else "."
+        )
     )
     return "\n".join(rows)
+
+
+def _first(result: dict[str, Any]) -> str:
+    return " and ".join(
+        f"{', '.join(f'{s:.1f} s with {name}' for name, s in result[str(count)]['first'].items())} "
+        f"for {count:,} points"
+        for count in SETTINGS["points"]
+    )
 
 
 def plot(result: dict[str, Any]) -> Figure:

@@ -1,9 +1,12 @@
-"""The same flows from nfbook and from four other libraries, behind one interface.
+"""The same flows from nfbook and from five other libraries, behind one interface.
 
 All have the same architecture: K transforms, each with a network of two hidden layers of 64 units
 and ReLU, a standard normal base, splines of eight bins on [-5, 5]. Where a library has it as an
 option, there are no residual blocks, no batch normalisation and no dropout. What a library cannot
 do the same way stands in a comment beside it, and tables name the number of parameters.
+
+Four libraries run on torch, one operation after the other. Two contestants are compiled as a whole:
+flowjax, by JAX, and zuko once more, by torch.
 
 The libraries are imported only when a flow is made, so that reading a stored result needs none of
 them. ``benchmarks/peers.txt`` pins them.
@@ -12,7 +15,7 @@ them. ``benchmarks/peers.txt`` pins them.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import pairwise
 from typing import Any
@@ -25,6 +28,9 @@ from nfbook.flows import FAMILIES as OURS
 from nfbook.transforms import PlanarStack
 
 PACKAGES = ("zuko", "nflows", "normflows", "pyro-ppl")
+# Those of the contestants that a compiler has seen.
+COMPILED_PACKAGES = ("flowjax", "jax", "equinox")
+COMPILED = ("zuko, compiled", "flowjax")
 FAMILIES = {
     "realnvp": "RealNVP",
     "maf": "MAF",
@@ -39,6 +45,8 @@ LOOKS = {
     "nflows": ("C2", "^"),
     "normflows": ("C3", "D"),
     "Pyro": ("C4", "v"),
+    "zuko, compiled": ("C5", "P"),
+    "flowjax": ("C6", "*"),
 }
 WIDTHS = (64, 64)
 BINS, BOUND = 8, 5.0
@@ -58,6 +66,10 @@ class Contestant:
     def parameters(self) -> list[nn.Parameter]:
         """All parameters, looked up once, as an optimiser does."""
         return list(self.module.parameters())
+
+    def prepare(self, x: Tensor) -> Tensor:
+        """Return points as this library takes them."""
+        return x
 
     @property
     def last_layers(self) -> list[nn.Module]:
@@ -329,6 +341,113 @@ LIBRARIES = {
     "normflows": _normflows,
     "Pyro": _pyro,
 }
+
+
+@dataclass(frozen=True)
+class Jitted:
+    """A flow of flowjax, and what a benchmark asks of it, compiled by JAX.
+
+    A call returns before its work is done, so each one here waits for the end.
+    """
+
+    parameters: Any
+    gradient: Callable[[Any, Any], Any]
+    draw: Callable[[Any, Any, int], Any]
+    key: Any
+
+    def prepare(self, x: Tensor) -> Any:
+        """Return points as an array of JAX."""
+        from jax import numpy
+
+        return numpy.asarray(x.numpy())
+
+    def step(self, x: Any) -> None:
+        """Do the forward and the backward pass of a training step, without the optimiser."""
+        self._wait(self.gradient(self.parameters, x))
+
+    def sample(self, count: int) -> None:
+        """Draw points."""
+        self._wait(self.draw(self.parameters, self.key, count))
+
+    def count(self, x: Any) -> int:
+        """Return the number of parameters that get a gradient."""
+        from jax import tree
+
+        return sum(value.size for value in tree.leaves(self.gradient(self.parameters, x)[1]))
+
+    @staticmethod
+    def _wait(value: Any) -> None:
+        import jax
+
+        jax.block_until_ready(value)
+
+
+def compiled_contestants(
+    family: str, features: int, length: int = 5
+) -> dict[str, Contestant | Jitted]:
+    """Return zuko's flow compiled by torch, and flowjax's by JAX.
+
+    Compilation happens in the first call of each kind, and from nothing: what torch kept of an
+    earlier run would shorten it.
+    """
+    from torch.compiler import config
+
+    config.force_disable_caches = True
+    plain, sampler = (_zuko(family, features, length) for _ in range(2))
+    for one in (plain, sampler):
+        one.redraw(0.05, 0.05, torch.Generator().manual_seed(0))
+    # Sampling evaluates the network of each layer once for each coordinate. Compiled as a whole,
+    # that loop would be unrolled into hundreds of networks, so the networks alone are compiled.
+    for layer in sampler.module.transform.transforms:
+        layer.hyper.compile(dynamic=False)
+    compiled = replace(
+        plain, log_prob=torch.compile(plain.log_prob, dynamic=False), sample=sampler.sample
+    )
+    Distribution.set_default_validate_args(False)
+    return dict(zip(COMPILED, (compiled, _flowjax(family, features, length)), strict=True))
+
+
+def _flowjax(family: str, features: int, length: int) -> Jitted:
+    import equinox
+    import jax
+    from flowjax import flows
+    from flowjax.bijections import RationalQuadraticSpline
+    from flowjax.distributions import StandardNormal
+    from paramax import NonTrainable, unwrap
+
+    make = {
+        "realnvp": flows.coupling_flow,
+        "maf": flows.masked_autoregressive_flow,
+        "spline-coupling": flows.coupling_flow,
+        "spline-autoregressive": flows.masked_autoregressive_flow,
+    }[family]
+    # Its knots are those between the bins. The slopes at both ends are free, those of the others
+    # are 1, so it has two numbers more for each spline.
+    spline = {"transformer": RationalQuadraticSpline(knots=BINS - 1, interval=BOUND)}
+    # Its layers are alike and permuted at random. Its networks start with small weights.
+    flow = make(
+        jax.random.key(0),
+        base_dist=StandardNormal((features,)),
+        flow_layers=length,
+        nn_width=WIDTHS[0],
+        nn_depth=len(WIDTHS),
+        **(spline if "spline" in family else {}),
+    )
+    # As its own training does: what may not be trained is set apart, and a constraint is met anew
+    # in each step.
+    parameters, rest = equinox.partition(
+        flow, equinox.is_inexact_array, is_leaf=lambda leaf: isinstance(leaf, NonTrainable)
+    )
+
+    def loss(values: Any, x: Any) -> Any:
+        return -unwrap(equinox.combine(values, rest)).log_prob(x).mean()
+
+    # The key is an argument, since the compiler would work out what depends on constants alone.
+    def draw(values: Any, key: Any, count: int) -> Any:
+        return unwrap(equinox.combine(values, rest)).sample(key, (count,))
+
+    gradient = jax.jit(jax.value_and_grad(loss))
+    return Jitted(parameters, gradient, jax.jit(draw, static_argnums=2), jax.random.key(0))
 
 
 @dataclass(frozen=True)

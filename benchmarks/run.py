@@ -2,26 +2,25 @@
 
     python benchmarks/run.py [mixture k_means ...]
 
-Without names all of them run. Each one writes ``nfbook/data/results/NAME.json`` with settings,
-versions and machine, and, made from that file, a table and perhaps a plot in
-``benchmarks/results/``. ``--render`` makes tables and plots anew without measuring.
+Without names all of them run. Each one writes ``nfbook/data/results/NAME.json`` through
+``nfbook.data.record`` and, made from that file, a table and perhaps a plot in
+``benchmarks/results/``. Random numbers come from seed 0 unless a module names its ``SEEDS``.
+``--render`` makes tables and plots anew without measuring.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import platform
 import sys
-import time
 from importlib import import_module
-from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import matplotlib
 import matplotlib.pyplot as plt
+
+from nfbook.data import record
 
 ROOT = Path(__file__).resolve().parent.parent
 STORE = ROOT / "nfbook" / "data" / "results"
@@ -36,6 +35,7 @@ NAMES = (
     "growth",
     "streaming",
     "planar",
+    "objectives",
     "flow_training",
     "maf_sampling",
     "flow_failures",
@@ -43,44 +43,22 @@ NAMES = (
 PACKAGES = ("torch", "numpy", "scikit-learn")
 
 
-def machine() -> str:
-    """Return the processor's name, as far as the system tells, and the number of cores."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    name = platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        name = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        pass
-    return f"{cores} cores, {name}"
-
-
-def versions(module: ModuleType) -> str:
-    """Return the versions of what was measured, and of the libraries it was set beside."""
-    names = (*PACKAGES, *getattr(module, "PEERS", ()))
-    packages = [f"{name} {version(name).partition('+')[0]}" for name in names]
-    return ", ".join([f"Python {platform.python_version()}", *packages])
-
-
 def run(name: str) -> None:
     """Measure, and store the result beside what made it."""
     module = import_module(name)
     print(f"{name}: {module.TITLE}", flush=True)
-    started = time.perf_counter()
-    result = module.measure()
-    stored = {
-        "title": module.TITLE,
-        "command": f"python benchmarks/run.py {name}",
-        "settings": module.SETTINGS,
-        "versions": versions(module),
-        "machine": machine(),
-        "seconds": round(time.perf_counter() - started, 1),
-        "result": result,
-    }
-    text = json.dumps(stored, indent=1)
-    (STORE / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+    stored = record(
+        name,
+        module.measure,
+        title=module.TITLE,
+        command=f"python benchmarks/run.py {name}",
+        settings=module.SETTINGS,
+        seeds=getattr(module, "SEEDS", [0]),
+        packages=(*PACKAGES, *getattr(module, "PEERS", ())),
+        folder=STORE,
+    )
     render(name, stored, module)
-    print(module.table(result), flush=True)
+    print(module.table(stored["result"]), flush=True)
 
 
 def render(name: str, stored: dict[str, Any], module: ModuleType) -> None:

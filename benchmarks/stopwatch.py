@@ -12,7 +12,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,13 @@ def seconds_per_iteration(run: Callable[[int], object], iterations: int) -> floa
     return (time.perf_counter() - middle - (middle - started)) / iterations
 
 
+def seconds_of_first_call(run: Callable[[], object]) -> float:
+    """Return the time of one call, with all that happens only once, such as compilation."""
+    started = time.perf_counter()
+    run()
+    return time.perf_counter() - started
+
+
 def seconds_per_call(run: Callable[[], object], at_least: float = 0.05) -> float:
     """Return the median time of a call, over some seconds, after one that is not counted."""
     run()
@@ -59,6 +67,34 @@ def seconds_per_call(run: Callable[[], object], at_least: float = 0.05) -> float
         run()
         times.append(time.perf_counter() - started)
     return statistics.median(times)
+
+
+# Matrix products on two threads, without end. They report that they are under way.
+LOAD = """
+import torch
+torch.set_num_threads(2)
+matrix = torch.randn(700, 700)
+matrix @ matrix
+print("under way", flush=True)
+while True:
+    matrix @ matrix
+"""
+
+
+@contextmanager
+def busy_machine() -> Iterator[None]:
+    """Keep two threads of a second process busy for as long as the block runs."""
+    load = subprocess.Popen([sys.executable, "-c", LOAD], stdout=subprocess.PIPE, text=True)
+    try:
+        assert load.stdout is not None
+        if load.stdout.readline() != "under way\n":
+            raise RuntimeError("the second process did not start")
+        yield
+        if load.poll() is not None:
+            raise RuntimeError("the second process ended before the measurement did")
+    finally:
+        load.kill()
+        load.communicate()
 
 
 def summary(values: Sequence[float]) -> dict[str, float]:
@@ -73,13 +109,20 @@ def ratios(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float]:
     return summary([a / b for a, b in zip(ours, theirs, strict=True)])
 
 
-def compare(seconds: Mapping[str, Sequence[float]], own: str = "nfbook") -> dict[str, Any]:
-    """Return each contestant's seconds, and the ratios of one's own to those of each other."""
+def compare(
+    seconds: Mapping[str, Sequence[float]], own: str = "nfbook", *, over_own: bool = False
+) -> dict[str, Any]:
+    """Return each contestant's seconds, and the ratios of one's own to those of each other.
+
+    With ``over_own`` they are the ratios of each other's seconds to one's own.
+    """
+
+    def ratio(values: Sequence[float]) -> dict[str, float]:
+        return ratios(values, seconds[own]) if over_own else ratios(seconds[own], values)
+
     return {
         "seconds": {name: summary(values) for name, values in seconds.items()},
-        "ratio": {
-            name: ratios(seconds[own], values) for name, values in seconds.items() if name != own
-        },
+        "ratio": {name: ratio(values) for name, values in seconds.items() if name != own},
     }
 
 

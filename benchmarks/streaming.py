@@ -9,6 +9,8 @@ from stopwatch import peak_memory
 
 TITLE = "Streamed fits"
 SETTINGS = {"n": 10_000_000, "D": 8, "K": 8, "d": 2, "dtype": "float64", "batch": 100_000}
+# The centres have the first one, and each batch its own.
+SEEDS = range(1 + SETTINGS["n"] // SETTINGS["batch"])
 
 SETUP = """
 import torch

@@ -2,7 +2,8 @@
 
 from nfbook.data.files import find_file
 from nfbook.data.geyser import old_faithful
+from nfbook.data.recorder import record
 from nfbook.data.scikit import diabetes, digits
 from nfbook.data.stored import stored_result
 
-__all__ = ["diabetes", "digits", "find_file", "old_faithful", "stored_result"]
+__all__ = ["diabetes", "digits", "find_file", "old_faithful", "record", "stored_result"]

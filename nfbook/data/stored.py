@@ -21,7 +21,8 @@ def stored_result(name: str) -> dict[str, Any]:
 
     Returns:
         What was measured, under ``result``, and what made it: ``title``, ``command``,
-        ``settings``, ``versions``, ``machine`` and ``seconds``.
+        ``settings``, ``seeds``, ``versions``, ``machine`` and ``seconds``. ``nfbook.data.record``
+        writes it.
 
     Raises:
         TypeError: name is not a string.

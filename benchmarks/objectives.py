@@ -1,0 +1,99 @@
+"""What an objective costs beyond drawing from its flow, and what asking for densities would."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from stopwatch import compare, milliseconds, seconds_per_call, spread, take_turns
+from torch import Tensor
+from torch.distributions import Independent, Normal
+
+from nfbook.flows import IAF, FlowDistribution, OrthogonalSylvesterFlow, PlanarFlow
+from nfbook.latent import PPCA
+from nfbook.objectives import elbo, importance_weighted_bound, reverse_kl
+
+TITLE = "Objectives with a flow as posterior"
+SETTINGS = {"D": 16, "draws": 256, "transforms": 5, "dtype": "float32"}
+ROUNDS = 31
+FAMILIES = {"planar": PlanarFlow, "IAF": IAF, "Sylvester": OrthogonalSylvesterFlow}
+BARE = "drawing alone"
+DENSITY = "draw, then log_prob"
+
+
+def measure() -> dict[str, Any]:
+    """Let all ways of one family take turns, forward and backward."""
+    return {
+        family: compare(
+            take_turns(
+                {
+                    name: lambda step=step: seconds_per_call(step)
+                    for name, step in steps(family).items()
+                },
+                ROUNDS,
+            ),
+            own=BARE,
+            over_own=True,
+        )
+        for family in FAMILIES
+    }
+
+
+def steps(family: str) -> dict[str, Callable[[], None]]:
+    """Return the forward and the backward pass of each objective, and of what it is set beside."""
+    g = torch.Generator().manual_seed(0)
+    dim, count = SETTINGS["D"], SETTINGS["draws"]
+    flow = FAMILIES[family](dim, length=SETTINGS["transforms"], generator=g)
+    with torch.no_grad():
+        # A flow starts at the identity, and the way back through it would be too short.
+        for parameter in flow.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=g))
+    model = PPCA(torch.randn(2 * dim, dim, generator=g), torch.zeros(2 * dim), 1.0)
+    x = torch.randn(2 * dim, generator=g)
+    target = Independent(Normal(torch.zeros(dim), 2.0), 1)
+
+    def bare(q: FlowDistribution) -> Tensor:
+        z, log_q = q.rsample_and_log_prob((count,), generator=g)
+        return log_q.mean() + z.mean()
+
+    def by_density(q: FlowDistribution) -> Tensor:
+        z = q.rsample((count,), generator=g)
+        return (q.log_prob(z) - target.log_prob(z)).mean()
+
+    losses: dict[str, Callable[[FlowDistribution], Tensor]] = {
+        BARE: bare,
+        "elbo": lambda q: -elbo(model, x, q, count, generator=g).value,
+        "importance_weighted_bound": lambda q: (
+            -importance_weighted_bound(model, x, q, count, generator=g).value
+        ),
+        "reverse_kl": lambda q: reverse_kl(target, q, count, generator=g).value,
+        DENSITY: by_density,
+    }
+    parameters = list(flow.parameters())
+
+    def step(loss: Callable[[FlowDistribution], Tensor]) -> None:
+        for parameter in parameters:
+            parameter.grad = None
+        loss(flow()).backward()
+
+    return {name: lambda loss=loss: step(loss) for name, loss in losses.items()}
+
+
+def table(result: dict[str, Any]) -> str:
+    """One row a way of computing, with its time and its ratio to drawing alone."""
+    rows = [
+        f"| | {' | '.join(f'{family} | over it' for family in result)} |",
+        "|---" + "|---:|---:" * len(result) + "|",
+    ]
+    for name in next(iter(result.values()))["seconds"]:
+        cells = []
+        for row in result.values():
+            ratio = row["ratio"].get(name)
+            cells += [milliseconds(row["seconds"][name]), spread(ratio) if ratio else ""]
+        rows.append(f"| {name} | {' | '.join(cells)} |")
+    rows.append(
+        f"\nMedian time of a forward and a backward pass; its ratio to that of {BARE}, with its "
+        f"quartiles over {ROUNDS} rounds."
+    )
+    return "\n".join(rows)
