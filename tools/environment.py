@@ -133,7 +133,7 @@ def stages(level):
     # The pip that comes with an older Python takes three times as long to choose the packages.
     if level == "book":
         # Python compiles what the build loads; the rest need not lie there twice.
-        return [["pip"], ["--no-compile"] + book_requirements()]
+        return [["--no-compile", "pip"], ["--no-compile"] + book_requirements()]
     # The build backend is pinned too, so it comes first and the build takes it from here.
     package = ["--no-build-isolation", "--editable", ".[test,lint]"]
     return [["pip", "setuptools"], cpu_builds() + package]
