@@ -90,7 +90,7 @@ def serves(present, level):
 
 
 def write_stamp(version, level, state):
-    """Leave in ``.venv`` for which folder and Python it was made, how far, and from which inputs."""
+    """Leave in ``.venv`` for which folder and Python it was made, what it holds, and of what."""
     with open(STAMP, "w") as file:
         file.write("\n".join([ROOT, version, level, state]) + "\n")
 
@@ -133,7 +133,9 @@ def stages(level):
     # The pip that comes with an older Python takes three times as long to choose the packages.
     if level == "book":
         # Python compiles what the build loads; the rest need not lie there twice.
-        return [["--no-compile", "pip"], ["--no-compile"] + book_requirements()]
+        requirements = ["--no-compile"]
+        requirements += book_requirements()
+        return [["--no-compile", "pip"], requirements]
     # The build backend is pinned too, so it comes first and the build takes it from here.
     package = ["--no-build-isolation", "--editable", ".[test,lint]"]
     return [["pip", "setuptools"], cpu_builds() + package]
@@ -172,7 +174,7 @@ def answers(address):
         try:
             done.append(urlopen(address, timeout=PATIENCE).read(1))
         except (IOError, OSError, ValueError):
-            pass
+            return
 
     # A thread, since the look-up of a name has no time limit of its own.
     thread = threading.Thread(target=ask)
