@@ -182,10 +182,10 @@ def test_no_network_gets_a_message(frame: Path):
         done = make(frame, f"PYTHON={sys.executable}", "book", **settings)
     assert done.returncode != 0
     assert "the first run needs the network" in done.stderr
-    assert "No matching distribution found for" in done.stderr  # pip's own last lines
+    last = (frame / ".venv" / "install.log").read_text().splitlines()[-1]
+    assert last in done.stderr  # pip's own words
     assert "Traceback" not in done.stdout + done.stderr
     assert "Bringing the environment in .venv up to date" in done.stdout
-    assert (frame / ".venv" / "install.log").stat().st_size > 0
     # The next run goes on in the folder, and does not take it for finished.
     lines = (frame / ".venv" / "nfbook-ready").read_text().splitlines()
     assert lines[2:] == ["book", "unfinished"]
