@@ -5,6 +5,7 @@
 #   make ARGS="-k bayes -x" test            more arguments for pytest
 #   make PAGES=book/bayes.ipynb notebooks   one page only
 #   make BENCHMARKS=mixture bench           one benchmark only
+#   make SETTINGS="threads=1 aten=default" matrix   some of the processors only
 #   make PORT=8001 serve                    another port
 
 PYTHON ?= python3
@@ -12,6 +13,7 @@ PORT ?= 8000
 ARGS ?=
 PAGES ?=
 BENCHMARKS ?=
+SETTINGS ?=
 
 BIN := .venv/bin
 # An interpreter asked for by name may replace an environment of another version.
@@ -20,29 +22,36 @@ export NFBOOK_GOAL := $(firstword $(MAKECMDGOALS))
 
 # Two or more processes; loadscope keeps a notebook's cells together and in order.
 PARALLEL ?= -n logical --maxprocesses 4 --dist loadscope
-NBVAL := --nbval --nbval-current-env --nbval-sanitize-with tests/support/nbval_sanitize.cfg
 
 .DEFAULT_GOAL := help
-.PHONY: help environment book test notebooks bench lab lint serve links pins clean
+.PHONY: help environment book test notebooks bench lab lint serve links matrix pins clean
+# Each command takes all processors by itself, and two may not change .venv at a time.
+.NOTPARALLEL:
+
+# Makes .venv or brings it up to date: "book" leaves out what the static book does not need.
+define MAKE_ENVIRONMENT
+@command -v "$(PYTHON)" > /dev/null || { \
+  echo "There is no $(PYTHON) here. nfbook needs Python 3.11 or newer:" >&2; \
+  echo "install one, or name one:  make PYTHON=/path/to/python $(NFBOOK_GOAL)" >&2; \
+  exit 1; }
+@"$(PYTHON)" tools/environment.py $(CHOSEN)
+endef
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
-environment: ## make or update .venv with the pinned packages
-	@command -v "$(PYTHON)" > /dev/null || { \
-	  echo "There is no $(PYTHON) here. nfbook needs Python 3.11 or newer:" >&2; \
-	  echo "install one, or name one:  make PYTHON=/path/to/python $(NFBOOK_GOAL)" >&2; \
-	  exit 1; }
-	@"$(PYTHON)" tools/environment.py $(CHOSEN)
+environment: ## make or update .venv with all the pinned packages
+	$(MAKE_ENVIRONMENT)
 
-book: environment ## build the HTML book and say where to open it
+book: ## build the HTML book and say where to open it
+	$(MAKE_ENVIRONMENT) book
 	@$(BIN)/python tools/build_book.py
 
-test: book ## test the package, its examples, every notebook and the built site
+test: environment book ## test the package, its examples, every notebook and the built site
 	@$(BIN)/python tools/chromium.py
 	@# One thread for each process: threads that share a core wait for each other.
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} \
-	  $(BIN)/python -m pytest $(PARALLEL) $(NBVAL) nfbook tests book $(ARGS)
+	  $(BIN)/python -m pytest $(PARALLEL) --nbval nfbook tests book $(ARGS)
 
 notebooks: environment ## run the notebooks and store their outputs
 	$(BIN)/python tools/run_notebooks.py $(PAGES)
@@ -64,8 +73,12 @@ lint: environment ## check style and types
 serve: book ## serve the built book on this machine
 	@$(BIN)/python tools/serve.py $(PORT)
 
-links: environment ## check the links that leave the book (needs the network)
-	$(BIN)/jupyter-book build . --builder linkcheck
+links: ## check the links that leave the book (needs the network)
+	$(MAKE_ENVIRONMENT) book
+	@$(BIN)/python tools/build_book.py --links
+
+matrix: environment ## run all that trains or draws as on other processors; takes long
+	@$(BIN)/python tools/matrix.py $(SETTINGS)
 
 pins: ## pin the newest versions that pyproject.toml admits
 	@"$(PYTHON)" tools/pins.py

@@ -7,6 +7,8 @@ from typing import Any
 from problems import clusters, scikit_k_means
 from stopwatch import ratios, seconds_per_iteration, summary, take_turns
 
+import torch
+
 from nfbook.latent import KMeans
 
 TITLE = "KMeans against scikit-learn"

@@ -1,6 +1,8 @@
 """Build the HTML book, warnings being errors, unless the one that stands is up to date.
 
-    python tools/build_book.py
+    python tools/build_book.py [--links]
+
+With ``--links`` nothing is built, and the links that leave the book are followed.
 
 Every build starts from nothing. Sphinx keeps the pages that it has read, and a second, incremental
 build no longer reports the warnings of the first, so it would pass where the first one failed.
@@ -9,10 +11,12 @@ build no longer reports the warnings of the first, so it would pass where the fi
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -49,14 +53,20 @@ def is_current() -> bool:
     return INDEX.exists() and STAMP.exists() and STAMP.read_text().strip() == fingerprint()
 
 
+def jupyter_book(*arguments: str) -> int:
+    """Run Jupyter Book on the sources and return its exit status."""
+    command = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(ROOT), *arguments]
+    # The extension takes the figures' scripts from nfbook, which a static book does not install.
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.call(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL)
+
+
 def build() -> int:
     """Build from nothing; return the exit status, and leave the stamp if it is 0."""
     state = fingerprint()
     shutil.rmtree(BUILD, ignore_errors=True)
     started = time.perf_counter()
-    jupyter_book = Path(sys.executable).with_name("jupyter-book")
-    command = [str(jupyter_book), "build", str(ROOT), "-W", "-n", "--keep-going"]
-    status = subprocess.call(command, cwd=ROOT, stdin=subprocess.DEVNULL)
+    status = jupyter_book("-W", "-n", "--keep-going")
     if status == 0 and INDEX.exists():
         STAMP.write_text(state + "\n")
         print(f"\nBuilt in {time.perf_counter() - started:.0f} s.")
@@ -65,8 +75,10 @@ def build() -> int:
     return status or 1
 
 
-def main() -> int:
-    """Build if need be, and say where to open the book."""
+def main(arguments: Sequence[str] = ()) -> int:
+    """Build if need be, and say where to open the book; or follow its links."""
+    if "--links" in arguments:
+        return jupyter_book("--builder", "linkcheck")
     if is_current():
         print("The book is up to date.")
     elif (status := build()) != 0:
@@ -78,4 +90,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

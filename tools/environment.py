@@ -1,17 +1,20 @@
 """Make the environment in ``.venv``, or bring it up to date; do nothing when it is.
 
-    python3 tools/environment.py [--chosen]
+    python3 tools/environment.py [--chosen] [book]
+
+``book`` asks for what the static book needs, which leaves out PyTorch; without it all is installed
+that the package, the notebooks and the tests need. An environment that holds all serves the book
+too. ``--chosen`` says that this interpreter was asked for by name, so that an environment of
+another Python version is made anew.
 
 Any Python may start this file, so its syntax is old: a Python that is too old gets a message
-instead of a traceback. ``--chosen`` says that this interpreter was asked for by name, so that an
-environment of another Python version is made anew.
+instead of a traceback.
 """
 
 from __future__ import print_function
 
 import hashlib
 import os
-import re
 import subprocess
 import sys
 
@@ -21,6 +24,14 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 VENV = os.path.join(ROOT, ".venv")
 STAMP = os.path.join(VENV, "nfbook-ready")
 LOG = os.path.join(VENV, "install.log")
+
+# What can be asked for: the later level holds all of the earlier one.
+LEVELS = ("book", "all")
+SIZES = {"book": "0.25 GB", "all": "2 GB"}
+
+# PyTorch's own index of builds for the CPU: on Linux PyPI's build brings several GB of CUDA.
+CPU_BUILDS = "https://download.pytorch.org/whl/cpu"
+PATIENCE = 3  # seconds
 
 TOO_OLD = """
 nfbook needs Python {oldest} or newer, and {python} is Python {version}.
@@ -32,45 +43,24 @@ NO_VENV = """
 On Debian and Ubuntu its module venv is a package of its own:  apt install python3-venv
 """
 
-NO_NETWORK = """
-The packages could not be fetched: the package index did not answer.
-The first run needs the network; later runs, and reading the book, do not. Check that
-  - this machine is on line, and a proxy, if there is one, is set (HTTPS_PROXY);
-  - pip's own settings are right:  {python} -m pip config list
-Then give the same command again: what was fetched already is kept.
-"""
-
 PIP_FAILED = """
-pip failed; the whole of what it said is in {log}.
-Give the same command again, or start afresh:  rm -rf .venv
+pip failed. Its last lines stand above, and all that it said in {log}.
+  - If it could not connect, or found no version at all: the first run needs the network; later
+    runs, and reading the book, do not. Check that this machine is on line, that a proxy, if there
+    is one, is set (HTTPS_PROXY), and that pip's settings are right:
+    {python} -m pip config list
+  - If the disk is full: the environment needs about {size} in {venv}.
+Then give the same command again, which goes on from here. To start afresh:  rm -rf .venv
 """
-
-DISK_FULL = """
-The disk is full: the environment needs about 2 GB in {venv}.
-"""
-
-# What pip prints when it reaches no index. "No matching distribution" alone would also mean a
-# wrong pin, so it is not in this list.
-NETWORK = re.compile(
-    "NewConnectionError|Failed to establish a new connection|Temporary failure in name resolution"
-    "|Name or service not known|nodename nor servname|Network is unreachable|Connection refused"
-    "|ConnectTimeoutError|ReadTimeoutError|Read timed out|ProxyError|connection broken"
-    "|Cannot connect to proxy|getaddrinfo failed"
-)
-
-# A package that pip has come to: from the index, already here, or from a file.
-PACKAGE = re.compile(
-    r"(?P<verb>Collecting|Requirement already satisfied:) (?P<name>[\w.-]+)"
-    r"|Processing (?:.*/)?(?P<wheel>\w+)-.*\.whl"
-)
 
 
 def main(arguments):
     """Return the exit status of making the environment."""
     version = "{}.{}".format(*sys.version_info[:2])
+    level = "book" if "book" in arguments else "all"
     present = read_stamp()
     same_python = "--chosen" not in arguments or present[1:2] == [version]
-    if present[2:] == [fingerprint()] and present[:1] == [ROOT] and same_python:
+    if serves(present, level) and same_python:
         return 0
     if sys.version_info[:2] < OLDEST:
         text = TOO_OLD.format(
@@ -80,11 +70,11 @@ def main(arguments):
             goal=os.environ.get("NFBOOK_GOAL") or "book",
         )
         return fail(text)
-    return make(version, anew=present[:2] != [ROOT, version])
+    return make(version, level, anew=present[:2] != [ROOT, version])
 
 
 def read_stamp():
-    """Return what the last installation left: folder, Python version, fingerprint."""
+    """Return what the last installation left: folder, Python version, level, fingerprint."""
     try:
         with open(STAMP) as file:
             return file.read().splitlines()
@@ -92,10 +82,17 @@ def read_stamp():
         return []
 
 
-def write_stamp(version, state):
-    """Leave in ``.venv`` for which folder and Python it was made, and from which inputs."""
+def serves(present, level):
+    """Say whether an environment with this stamp holds what a level needs, in today's versions."""
+    if len(present) != 4 or present[2] not in LEVELS[LEVELS.index(level) :]:
+        return False
+    return present[0] == ROOT and present[3] == fingerprint()
+
+
+def write_stamp(version, level, state):
+    """Leave in ``.venv`` for which folder and Python it was made, what it holds, and of what."""
     with open(STAMP, "w") as file:
-        file.write("\n".join([ROOT, version, state]) + "\n")
+        file.write("\n".join([ROOT, version, level, state]) + "\n")
 
 
 def fingerprint():
@@ -107,7 +104,7 @@ def fingerprint():
     return digest.hexdigest()
 
 
-def make(version, anew):
+def make(version, level, anew):
     """Create ``.venv`` if need be, install what is pinned, and leave the stamp."""
     python = os.path.join(VENV, "bin", "python")
     if anew or not os.path.exists(python):
@@ -117,22 +114,78 @@ def make(version, anew):
     else:
         say("Bringing the environment in .venv up to date")
     # Should pip break off, the next run goes on in this folder.
-    write_stamp(version, "unfinished")
-    pip = [python, "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
-    pip += ["--retries", "2", "--constraint", "constraints.txt"]
+    write_stamp(version, level, "unfinished")
+    install = [python, "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
+    install += ["--retries", "2", "--constraint", "constraints.txt"]
     with open(LOG, "w") as log:
-        # The build backend is pinned too, so it comes first and the build takes it from here.
-        for wanted in (["setuptools"], ["--no-build-isolation", "--editable", ".[test,lint]"]):
-            lines = run(pip + wanted, log)
+        for wanted in stages(level):
+            lines = run(install + wanted, log)
             if lines is not None:
-                return explain(lines, python)
-    write_stamp(version, fingerprint())
+                print("\n" + "".join(lines[-12:]), file=sys.stderr)
+                return fail(PIP_FAILED.format(log=LOG, python=python, venv=VENV, size=SIZES[level]))
+    write_stamp(version, level, fingerprint())
     say("The environment is ready")
     return 0
 
 
+def stages(level):
+    """Return the arguments of each call of pip, in order."""
+    # The pip that comes with an older Python takes three times as long to choose the packages.
+    if level == "book":
+        # Python compiles what the build loads; the rest need not lie there twice.
+        requirements = ["--no-compile"]
+        requirements += book_requirements()
+        return [["--no-compile", "pip"], requirements]
+    # The build backend is pinned too, so it comes first and the build takes it from here.
+    package = ["--no-build-isolation", "--editable", ".[test,lint]"]
+    return [["pip", "setuptools"], cpu_builds() + package]
+
+
+def book_requirements():
+    """Return the packages that build the static book, for which nfbook need not be installed."""
+    import tomllib  # absent from the Pythons that get a message instead
+
+    with open(os.path.join(ROOT, "pyproject.toml"), "rb") as file:
+        return tomllib.load(file)["project"]["optional-dependencies"]["book"]
+
+
+def cpu_builds():
+    """Return pip's option that adds the index of CPU builds, where that is the one to take."""
+    if not sys.platform.startswith("linux") or has_gpu() or "PIP_EXTRA_INDEX_URL" in os.environ:
+        return []
+    return ["--extra-index-url", CPU_BUILDS] if answers(CPU_BUILDS + "/torch/") else []
+
+
+def has_gpu():
+    """Say whether there is an NVIDIA GPU, by what its driver brings."""
+    import shutil
+
+    return bool(shutil.which("nvidia-smi")) or os.path.exists("/proc/driver/nvidia")
+
+
+def answers(address):
+    """Say whether a page can be read within a few seconds."""
+    import threading
+    from urllib.request import urlopen
+
+    done = []
+
+    def ask():
+        try:
+            done.append(urlopen(address, timeout=PATIENCE).read(1))
+        except (IOError, OSError, ValueError):
+            return
+
+    # A thread, since the look-up of a name has no time limit of its own.
+    thread = threading.Thread(target=ask)
+    thread.daemon = True
+    thread.start()
+    thread.join(PATIENCE)
+    return bool(done)
+
+
 def run(command, log):
-    """Run pip and show its progress; return None, or all it said if it failed."""
+    """Run pip and show on a terminal what it says; return None, or all it said if it failed."""
     process = subprocess.Popen(
         command,
         cwd=ROOT,
@@ -141,32 +194,13 @@ def run(command, log):
         stderr=subprocess.STDOUT,
         universal_newlines=True,
     )
-    lines, found = [], set()
+    lines = []
     for line in process.stdout:
         log.write(line)
         lines.append(line)
-        match = PACKAGE.match(line)
-        name = match and (match.group("name") or match.group("wheel")).replace("_", "-").lower()
-        if name and name not in found:
-            found.add(name)
-            if match.group("verb") != "Requirement already satisfied:":
-                say("  package {}: {}".format(len(found), name), passing=True)
-        elif line.lstrip().startswith("Downloading") and "MB" in line:
+        if sys.stdout.isatty():
             say("  " + line.strip(), passing=True)
-        elif line.startswith("Installing collected packages"):
-            say("  unpacking {} of them".format(line.count(",") + 1))
     return lines if process.wait() != 0 else None
-
-
-def explain(lines, python):
-    """Say in words why pip failed."""
-    said = "".join(lines)
-    if "No space left on device" in said:
-        return fail(DISK_FULL.format(venv=VENV))
-    if NETWORK.search(said):
-        return fail(NO_NETWORK.format(python=python))
-    print("\n" + "".join(lines[-12:]), file=sys.stderr)
-    return fail(PIP_FAILED.format(log=LOG))
 
 
 def say(text, passing=False):

@@ -116,7 +116,7 @@ def write(pins: Mapping[str, str], binder: Iterable[str]) -> None:
 
 def inside() -> None:
     """Print what the targets need: first all of it, then Binder's part."""
-    print(*sorted(closure(["nfbook[test,lint]", "setuptools"])))
+    print(*sorted(closure(["nfbook[test,lint]", "pip", "setuptools"])))
     print(*sorted(binder_names()))
 
 

@@ -75,10 +75,11 @@ class EquationCount(Generated):
 
 def _ledger_table(page: Page) -> str:
     rows = ["| equation | name | kind | what the check showed |", "|---|---|---|---|"]
+    checks = page.checks
     for label in page.equations:
         # A label is "eq", the chapter's word, and the equation's own name.
         name = label.split("-", maxsplit=2)[2].replace("-", " ")
-        for check in page.checks:
+        for check in checks:
             if check.label == label:
                 rows.append(f"| {{eq}}`{label}` | {name} | {FORMS[check.form]} | {check.line} |")
     return ":::{div} ledger\n" + "\n".join(rows) + "\n:::"

@@ -12,10 +12,11 @@ from urllib.parse import unquote, urljoin, urlparse
 
 import pytest
 import run_notebooks
-from conftest import ROOT, Site
 from pages import Page, pages
 from playwright.sync_api import Browser
 from playwright.sync_api import Page as OpenPage
+
+from conftest import ROOT, Site
 
 NAMES = [page.name for page in pages()]
 # What Sphinx and its extensions add: the search, the index and the index of theorems.

@@ -1,20 +1,26 @@
 """The commands: what they are called, what they do twice, and what they say when they cannot."""
 
 import ast
+import importlib.metadata
 import os
 import re
 import shutil
 import socket
 import subprocess
 import sys
+import sysconfig
+import venv
+from collections.abc import Callable
 from pathlib import Path
 
 import build_book
 import chromium
 import environment
+import matrix
 import pytest
 import serve
 import yaml
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[2]
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
@@ -68,17 +74,16 @@ runpy.run_path(sys.argv[0], run_name="__main__")
     return str(path)
 
 
-def leave_stamp(folder: Path, version: str = "3.12", state: str | None = None) -> Path:
+def leave_stamp(folder: Path, version: str = "3.12", level: str = "all") -> Path:
     """Leave what a finished installation leaves in ``.venv``, and return its path."""
     stamp = folder / ".venv" / environment.STAMP.rpartition("/")[2]
-    stamp.parent.mkdir()
-    if state is None:
-        code = "import environment; print(environment.fingerprint())"
-        done = subprocess.run(
-            [sys.executable, "-c", code], cwd=folder / "tools", capture_output=True, text=True
-        )
-        state = done.stdout.strip()
-    stamp.write_text(f"{folder}\n{version}\n{state}\n")
+    stamp.parent.mkdir(exist_ok=True)
+    code = "import environment; print(environment.fingerprint())"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder / "tools", capture_output=True, text=True
+    )
+    state = done.stdout.strip()
+    stamp.write_text(f"{folder}\n{version}\n{level}\n{state}\n")
     return stamp
 
 
@@ -115,7 +120,7 @@ def test_make_test_compares_every_notebook():
     shown = make(ROOT, "-n", "test").stdout
     (command,) = [line for line in shown.splitlines() if "-m pytest" in line]
     words = command.split()
-    assert {"--nbval", "--nbval-current-env", "nfbook", "tests", "book"} <= set(words)
+    assert {"--nbval", "nfbook", "tests", "book"} <= set(words)
     assert "--nbval-lax" not in words
     assert not {"-k", "-m", "--deselect", "--ignore"} & set(words[words.index("pytest") + 1 :])
 
@@ -162,18 +167,28 @@ def test_any_python_can_start_the_environment_script():
 
 
 def test_no_network_gets_a_message(frame: Path):
+    # An environment that is there and takes pip from this one, since making one takes seconds.
+    venv.create(frame / ".venv", symlinks=True)
+    (packages,) = (frame / ".venv").glob("lib/python*/site-packages")
+    (packages / "pip.pth").write_text(sysconfig.get_path("purelib"))
+    version = "{}.{}".format(*sys.version_info[:2])
+    leave_stamp(frame, version).write_text(f"{frame}\n{version}\nbook\nunfinished\n")
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))  # bound and not listening: every connection is refused
         address = f"http://127.0.0.1:{closed.getsockname()[1]}/simple"
-        done = make(frame, f"PYTHON={sys.executable}", "book", PIP_INDEX_URL=address)
+        # No proxy: the refusal is this machine's.
+        settings = {"PIP_INDEX_URL": address, "PIP_RETRIES": "0", "NO_PROXY": "127.0.0.1"}
+        settings["PIP_FORCE_REINSTALL"] = "1"
+        done = make(frame, f"PYTHON={sys.executable}", "book", **settings)
     assert done.returncode != 0
-    assert "the package index did not answer" in done.stderr
+    assert "the first run needs the network" in done.stderr
+    last = (frame / ".venv" / "install.log").read_text().splitlines()[-1]
+    assert last in done.stderr  # pip's own words
     assert "Traceback" not in done.stdout + done.stderr
-    assert "Making the environment" in done.stdout
-    assert (frame / ".venv" / "install.log").stat().st_size > 0
+    assert "Bringing the environment in .venv up to date" in done.stdout
     # The next run goes on in the folder, and does not take it for finished.
     lines = (frame / ".venv" / "nfbook-ready").read_text().splitlines()
-    assert lines[2] == "unfinished"
+    assert lines[2:] == ["book", "unfinished"]
 
 
 def test_a_finished_environment_is_left_alone(frame: Path, old_python: str):
@@ -192,34 +207,120 @@ def test_a_changed_input_makes_the_environment_anew(frame: Path, old_python: str
     assert "nfbook needs Python" in make(frame, f"PYTHON={old_python}", "environment").stderr
 
 
-def test_another_python_is_taken_when_it_was_asked_for(monkeypatch):
-    monkeypatch.setattr(environment, "fingerprint", lambda: "same")
-    monkeypatch.setattr(environment, "read_stamp", lambda: [environment.ROOT, "3.10", "same"])
-    monkeypatch.setattr(environment, "make", lambda version, anew: anew)
-    assert environment.main([]) == 0
-    assert environment.main(["--chosen"]) is True
-
-
-def test_a_moved_folder_is_made_anew(monkeypatch):
+@pytest.fixture
+def stamp(monkeypatch) -> Callable[..., None]:
+    """Return a function that sets what the last installation left; making one is recorded."""
     version = "{}.{}".format(*sys.version_info[:2])
     monkeypatch.setattr(environment, "fingerprint", lambda: "same")
-    monkeypatch.setattr(environment, "read_stamp", lambda: ["/elsewhere", version, "same"])
-    monkeypatch.setattr(environment, "make", lambda version, anew: anew)
-    assert environment.main([]) is True
+    monkeypatch.setattr(environment, "make", lambda version, level, anew: (level, anew))
+
+    def leave(
+        root: str = environment.ROOT, version: str = version, level: str = "all", state="same"
+    ) -> None:
+        monkeypatch.setattr(environment, "read_stamp", lambda: [root, version, level, state])
+
+    return leave
+
+
+def test_another_python_is_taken_when_it_was_asked_for(stamp: Callable):
+    stamp(version="3.10")
+    assert environment.main([]) == 0
+    assert environment.main(["--chosen"]) == ("all", True)
+
+
+def test_a_moved_folder_is_made_anew(stamp: Callable):
+    stamp(root="/elsewhere")
+    assert environment.main([]) == ("all", True)
+
+
+def test_what_holds_all_serves_the_book_and_not_the_other_way_round(stamp: Callable):
+    stamp(level="all")
+    assert environment.main(["book"]) == 0
+    stamp(level="book")
+    assert environment.main(["book"]) == 0
+    assert environment.main([]) == ("all", False)
+    stamp(level="all", state="older")
+    assert environment.main(["book"]) == ("book", False)
+
+
+@pytest.mark.parametrize("command", ["book", "serve", "links"])
+def test_a_readers_commands_ask_for_the_book_alone(command: str):
+    shown = make(ROOT, "-n", command).stdout
+    calls = [line for line in shown.splitlines() if "tools/environment.py" in line]
+    assert len(calls) == 1
+    assert calls[0].split()[-1] == "book"
+
+
+@pytest.mark.parametrize("command", ["test", "lab", "notebooks", "bench", "lint", "matrix"])
+def test_an_authors_commands_ask_for_all(command: str):
+    shown = make(ROOT, "-n", command).stdout
+    calls = [line for line in shown.splitlines() if "tools/environment.py" in line]
+    assert calls[0].split()[-1] == "tools/environment.py"
+
+
+def test_the_static_book_needs_no_torch():
+    """Neither by its packages nor by what its extension imports of nfbook."""
+    todo, names = environment.stages("book")[-1][1:], set()
+    while todo:
+        one = Requirement(todo.pop())
+        if one.name not in names and (not one.marker or one.marker.evaluate({"extra": ""})):
+            names.add(one.name)
+            todo += importlib.metadata.requires(one.name) or []
+    assert {"jupyter-book", "sphinx"} <= {name.lower() for name in names}
+    assert not names & {"torch", "numpy", "matplotlib", "nfbook"}
+    code = (
+        "import sys, nfbook_book\n"
+        "from nfbook.explorables import static_scripts\n"
+        "assert static_scripts()\n"
+        "print(*{'torch', 'numpy', 'anywidget'} & set(sys.modules))"
+    )
+    path = os.pathsep.join([str(ROOT), str(ROOT / "book" / "_ext")])
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == []
 
 
 @pytest.mark.parametrize(
-    ("said", "message"),
+    ("platform", "gpu", "setting", "answers", "taken"),
     [
-        ("WARNING: Retrying after NewConnectionError('...')", "did not answer"),
-        ("Temporary failure in name resolution", "did not answer"),
-        ("OSError: [Errno 28] No space left on device", "disk is full"),
-        ("ERROR: No matching distribution found for torch==9", "what it said is in"),
+        ("linux", False, None, True, True),
+        ("linux", False, None, False, False),
+        ("linux", True, None, True, False),
+        ("linux", False, "https://example.org", True, False),
+        ("darwin", False, None, True, False),
     ],
 )
-def test_pips_failures_are_told_apart(said: str, message: str, capsys):
-    assert environment.explain([said + "\n"], "python") == 1
-    assert message in capsys.readouterr().err
+def test_torchs_cpu_build_is_taken_where_it_serves(
+    monkeypatch, platform: str, gpu: bool, setting: str | None, answers: bool, taken: bool
+):
+    monkeypatch.setattr(environment.sys, "platform", platform)
+    monkeypatch.setattr(environment, "has_gpu", lambda: gpu)
+    monkeypatch.setattr(environment, "answers", lambda address: answers)
+    monkeypatch.delenv("PIP_EXTRA_INDEX_URL", raising=False)
+    if setting:
+        monkeypatch.setenv("PIP_EXTRA_INDEX_URL", setting)
+    assert environment.cpu_builds() == (
+        ["--extra-index-url", environment.CPU_BUILDS] if taken else []
+    )
+
+
+def test_an_index_that_does_not_answer_costs_a_few_seconds_and_no_word(monkeypatch, capfd):
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(environment, "PATIENCE", 0.2)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        refused = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+        assert environment.answers(refused) is False
+        silent.listen()  # it takes the connection and says nothing
+        assert environment.answers(refused) is False
+    assert environment.answers(ROOT.as_uri() + "/pyproject.toml") is True
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.fixture
@@ -380,3 +481,46 @@ def test_hooks_run_the_pinned_tools():
         for word in hook["entry"].split():
             if word.startswith("tests/"):
                 assert (ROOT / word).exists()
+
+
+def test_the_matrix_runs_what_exists():
+    assert all((ROOT / name).exists() for name in matrix.TRAINING)
+    assert {"nfbook", "book", "tests/latent"} <= set(matrix.TRAINING)
+
+
+@pytest.mark.parametrize(
+    ("setting", "capability", "machine", "lacks"),
+    [
+        ("own", "DEFAULT", "arm64", None),
+        ("threads=4", "DEFAULT", "arm64", None),
+        ("mkl=SSE4_2", "DEFAULT", "arm64", "an x86 processor, this one is arm64"),
+        ("aten=avx512", "AVX2", "x86_64", "AVX512"),
+        ("onednn=AVX2", "DEFAULT", "x86_64", "AVX2"),
+        ("aten=avx512", "AVX512", "x86_64", None),
+        ("lowest", "DEFAULT", "x86_64", None),
+    ],
+)
+def test_the_matrix_names_what_a_processor_lacks(
+    setting: str, capability: str, machine: str, lacks: str | None
+):
+    assert matrix.missing(matrix.SETTINGS[setting], capability, machine) == lacks
+
+
+def test_the_matrix_fails_where_a_setting_fails(tmp_path: Path, monkeypatch, capsys):
+    (tmp_path / "test_it.py").write_text(
+        "import os, torch\n"
+        "def test_it():\n"
+        "    assert torch.get_num_threads() == 1\n"
+        "    assert 'ATEN_CPU_CAPABILITY' not in os.environ\n"
+    )
+    monkeypatch.setattr(matrix, "ROOT", tmp_path)
+    monkeypatch.delenv("ATEN_CPU_CAPABILITY", raising=False)
+    monkeypatch.setattr(matrix, "missing", lambda setting, *_: "gold" if not setting else None)
+    assert matrix.main(["own", "threads=1"], ("test_it.py",)) == 0
+    assert "| own | not run: it needs gold | |" in capsys.readouterr().out
+    assert matrix.main(["threads=1", "aten=default"], ("test_it.py",)) == 1
+    rows = capsys.readouterr().out.splitlines()[-2:]
+    assert rows[0].startswith("| threads=1 | passed: 1 passed in")
+    assert rows[1].startswith("| aten=default | FAILED: 1 failed in")
+    assert matrix.main(["threads=3"]) == 2
+    assert "SETTINGS must be among own" in capsys.readouterr().err

@@ -61,7 +61,7 @@ def test_every_pin_satisfies_its_range():
 
 def test_everything_needed_is_pinned_and_nothing_else():
     """On every supported Python, on Linux and macOS, transitive dependencies included."""
-    needed = pins.closure(["nfbook[test,lint]", "setuptools"])
+    needed = pins.closure(["nfbook[test,lint]", "pip", "setuptools"])
     cuda = {name for name in PINS if pins.ACCELERATOR.match(name)}
     assert needed | cuda == set(PINS)
 

@@ -120,7 +120,7 @@ def test_elbo_is_the_evidence_less_the_divergence_from_the_posterior(
 
 def test_elbo_at_the_posterior_is_the_evidence_even_with_tiny_noise():
     model = PPCA(rand(6, 2), rand(6, seed=1), torch.tensor(1e-10, dtype=torch.float64))
-    x, _ = model.sample(5, seeded())
+    x, _ = model.sample(5, generator=seeded())
     assert torch.allclose(model.elbo(x, model.posterior(x)), model.log_prob(x), rtol=1e-7, atol=0)
 
 
@@ -553,13 +553,13 @@ def test_em_with_missing_entries_ends_at_a_top(x, latent_dim):
 
 def test_em_learns_from_incomplete_observations():
     truth = some_ppca(6, 2)
-    x, _ = truth.sample(2000, seeded())
+    x, _ = truth.sample(2000, generator=seeded())
     x = with_holes(x, 0.3)
     model = PPCA.fit(x, 2, method="em", missing=True, generator=seeded(1)).model
     # No entry of the covariance matrix is further off than sampling 700 pairs explains.
     assert (dense(model)[1] - dense(truth)[1]).abs().max() < 0.25
     by_complete_rows = PPCA.fit(x[~x.isnan().any(1)], 2).model
-    fresh, _ = truth.sample(5000, seeded(2))
+    fresh, _ = truth.sample(5000, generator=seeded(2))
     assert log_likelihood(model, fresh) > log_likelihood(by_complete_rows, fresh)
 
 
@@ -871,7 +871,7 @@ def test_stochastic_em_with_missing_entries_ends_where_em_ends():
 
 @pytest.mark.parametrize("size", [0.2, 0.05])
 def test_constant_steps_hover_in_proportion_to_their_size(size):
-    x, _ = some_ppca().sample(300, seeded(2))
+    x, _ = some_ppca().sample(300, generator=seeded(2))
     exact = PPCA.fit(x, 2)
     history = PPCA.fit(
         x,

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from nfbook.data.batches import Batches, check_weights, moments
+from nfbook.data.batches import Batches, moments
 from nfbook.fitting import Fit, History
 from nfbook.latent.ppca._algebra import (
     check_latent_dim,
@@ -52,20 +52,17 @@ def closed_form(
         >>> closed_form(x, 1).history
         History(0 iterations, bound -15.746 to -15.746, converged)
     """
-    batches = Batches(x)
+    batches = Batches(x, weights=weights)
     check_latent_dim(latent_dim, batches.dim)
     rows: float
     if isinstance(x, Tensor):
         if weights is not None:
-            weights = check_weights(weights, x).to(torch.float64)
+            weights = weights.to(torch.float64)
         rows = len(x) if weights is None else int(weights.count_nonzero())
         count, mean, eigenvalues, directions = _by_singular_values(x.to(torch.float64), weights)
-    elif weights is not None:
-        raise TypeError(f"x must be a torch.Tensor to have weights, got {type(x).__name__}")
     else:
         known = moments(batches)
-        rows, count = known.rows, known.count
-        mean = known.mean
+        rows, count, mean = known.rows, known.count, known.mean
         check_varies(mean, known.covariance.diagonal())
         ascending, vectors = torch.linalg.eigh(known.covariance)
         # Never negative but for rounding.

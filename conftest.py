@@ -1,4 +1,9 @@
-"""What the tests share: pages, built site, browser, and nbval's comparison of pictures."""
+"""What every run of pytest shares, from wherever it starts.
+
+It stands at the root so that ``pytest --nbval book/em.ipynb`` compares as ``make test`` does: with
+pictures, with what `estimate` checks masked, and without progress bars. The tests also take pages,
+built site and browser from here.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +25,8 @@ import torch
 from pictures import compare_outputs
 from playwright.sync_api import Browser, sync_playwright
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent
+SANITIZE = ROOT / "tests" / "support" / "nbval_sanitize.cfg"
 
 nbval.plugin.IPyNbCell.compare_outputs = compare_outputs
 
@@ -30,6 +36,13 @@ os.environ["TQDM_DISABLE"] = "1"
 # Plots of doctests and tests need no screen. Set here and not in the environment, since the
 # notebooks' kernels inherit that, and choose their own backend.
 matplotlib.use("agg")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give nbval the settings that the book's pages are compared with, unless others are named."""
+    option = config.option
+    option.nbval_sanitize_with = option.nbval_sanitize_with or str(SANITIZE)
+    option.nbval_current_env = option.nbval_current_env or not option.nbval_kernel_name
 
 
 @pytest.fixture(autouse=True)
