@@ -506,21 +506,27 @@ def test_the_matrix_names_what_a_processor_lacks(
     assert matrix.missing(matrix.SETTINGS[setting], capability, machine) == lacks
 
 
-def test_the_matrix_fails_where_a_setting_fails(tmp_path: Path, monkeypatch, capsys):
-    (tmp_path / "test_it.py").write_text(
-        "import os, torch\n"
-        "def test_it():\n"
-        "    assert torch.get_num_threads() == 1\n"
-        "    assert 'ATEN_CPU_CAPABILITY' not in os.environ\n"
-    )
-    monkeypatch.setattr(matrix, "ROOT", tmp_path)
+def test_the_matrix_fails_where_a_setting_fails(monkeypatch, capsys):
+    seen = []
+
+    def pytest_stub(command: list[str], *, env: dict[str, str], **_: object):
+        seen.append({name: env.get(name) for name in ("OMP_NUM_THREADS", "ATEN_CPU_CAPABILITY")})
+        assert command[-1] == "tests"
+        failed = "ATEN_CPU_CAPABILITY" in env
+        said = "== 1 failed in 2 s ==\n" if failed else "== 3 passed in 2 s ==\n"
+        return subprocess.CompletedProcess(command, int(failed), said)
+
     monkeypatch.delenv("ATEN_CPU_CAPABILITY", raising=False)
+    monkeypatch.setattr(matrix.subprocess, "run", pytest_stub)
     monkeypatch.setattr(matrix, "missing", lambda setting, *_: "gold" if not setting else None)
-    assert matrix.main(["own", "threads=1"], ("test_it.py",)) == 0
+    assert matrix.main(["own", "threads=2"], ("tests",)) == 0
     assert "| own | not run: it needs gold | |" in capsys.readouterr().out
-    assert matrix.main(["threads=1", "aten=default"], ("test_it.py",)) == 1
+    assert matrix.main(["threads=2", "aten=default"], ("tests",)) == 1
     rows = capsys.readouterr().out.splitlines()[-2:]
-    assert rows[0].startswith("| threads=1 | passed: 1 passed in")
-    assert rows[1].startswith("| aten=default | FAILED: 1 failed in")
+    assert rows[0] == "| threads=2 | passed: 3 passed in 2 s | 0 s |"
+    assert rows[1] == "| aten=default | FAILED: 1 failed in 2 s | 0 s |"
+    threads = {"OMP_NUM_THREADS": "2", "ATEN_CPU_CAPABILITY": None}
+    assert seen[:2] == [threads, threads]
+    assert seen[2] == {"OMP_NUM_THREADS": "1", "ATEN_CPU_CAPABILITY": "default"}
     assert matrix.main(["threads=3"]) == 2
     assert "SETTINGS must be among own" in capsys.readouterr().err
