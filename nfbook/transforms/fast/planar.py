@@ -160,7 +160,7 @@ class _Planar(torch.autograd.Function):
     def backward(ctx: Any, grad_y: Tensor | None, grad_ladj: Tensor | None, *_: Any) -> Any:
         z, w, u, b, *_ = saved = ctx.saved_tensors
         grad_y = torch.zeros_like(z) if grad_y is None else grad_y
-        grad_ladj = z.new_zeros(z.shape[1::-1]) if grad_ladj is None else grad_ladj
+        grad_ladj = z.new_zeros(z.shape[:2]) if grad_ladj is None else grad_ladj
         if torch.is_grad_enabled():
             # Second derivatives are wanted: autograd has them, layer by layer.
             def plain(z: Tensor, w: Tensor, u: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
