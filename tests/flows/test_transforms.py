@@ -229,8 +229,17 @@ class Adapter(nn.Module):
         return self.layer(x) + 1
 
 
+class PlusOne:
+    """With the class of a layer, an adapter that is a subclass."""
+
+    def forward(self, x):
+        return super().forward(x) + 1
+
+
 @with_networks
-@pytest.mark.parametrize("change", ["hook", "pre-hook", "parametrization", "pruning", "adapter"])
+@pytest.mark.parametrize(
+    "change", ["hook", "pre-hook", "parametrization", "pruning", "adapter", "subclass"]
+)
 def test_what_was_done_to_a_layer_is_honoured(case, change):
     """Each change equals one of the parameters, for which the flow is known to be right."""
     flow, twin = (make(case, 3, context=2, scale=0.3) for _ in range(2))
@@ -250,6 +259,9 @@ def test_what_was_done_to_a_layer_is_honoured(case, change):
             elif change == "pruning":
                 prune.l1_unstructured(layer, "weight", amount=0.5)
                 twins.weight.copy_(layer.weight)
+            elif change == "subclass":
+                layer.__class__ = type("Adapted", (PlusOne, type(layer)), {})
+                twins.bias += 1
             else:
                 where[-1] = Adapter(layer)
                 twins.bias += 1
