@@ -42,11 +42,8 @@ class BoundNetwork:
     ) -> None:
         self.start, self.weights, self.biases = start, list(weights), list(biases)
         self.activations = list(activations)
-
-    @property
-    def has_only_relu(self) -> bool:
-        """Whether all activations are ReLU, and nothing watches them."""
-        return all(is_plain(activation, nn.ReLU) for activation in self.activations)
+        # Whether all of them are ReLU, and nothing hooks into them. A module may stand there often.
+        self.has_only_relu = all(is_plain(each, nn.ReLU) for each in dict.fromkeys(activations))
 
     def __call__(self, x: Tensor | None) -> Tensor:
         """Return the outputs, `(*, outputs)`, of x `(*, inputs)`."""
@@ -94,7 +91,8 @@ def are_plain(
     return (
         is_plain(first, FirstLayer)
         and all(is_plain(layer, kind) for layer in others)
-        and not any(any(True for _ in each.parameters()) for each in activations)
+        # What is within a module may have parameters too.
+        and not any(each._parameters or each._modules for each in activations)
     )
 
 

@@ -128,12 +128,13 @@ def is_plain(module: nn.Module, kind: type[nn.Module]) -> bool:
         >>> is_plain(layer, nn.Linear)
         False
     """
+    own = module.__dict__
     return type(module) is kind and not (
-        module._forward_hooks
-        or module._forward_pre_hooks
-        or module._backward_hooks
-        or module._backward_pre_hooks
-        or "forward" in module.__dict__
+        own["_forward_hooks"]
+        or own["_forward_pre_hooks"]
+        or own["_backward_hooks"]
+        or own["_backward_pre_hooks"]
+        or "forward" in own
         or _has_any_global_hook()
     )
 

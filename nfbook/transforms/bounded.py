@@ -79,7 +79,8 @@ class Box(Transform):
     def features(self) -> int | None:
         """The dimension D; None if both ends are numbers."""
         ends = (self.low, self.high)
-        return max((e.shape[-1] for e in ends if isinstance(e, Tensor) and e.dim()), default=None)
+        sizes = [end.shape[-1] for end in ends if isinstance(end, Tensor) and end.dim()]
+        return max(sizes) if sizes else None
 
     @property
     def codomain(self) -> constraints.Constraint:  # type: ignore[override]

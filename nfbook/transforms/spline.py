@@ -70,9 +70,9 @@ class RationalQuadratic(Transform):
         self.raw, self.bound, self.slope = raw, bound, slope
 
     @property
-    def features(self) -> int:
-        """The number of coordinates D."""
-        return self.raw.shape[-2]
+    def features(self) -> int | None:
+        """The number of coordinates D; None if all of them share one set of parameters."""
+        return self.raw.shape[-2] if self.raw.shape[-2] > 1 else None
 
     def _call_and_ladj(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Find each coordinate's bin, and evaluate the formula."""

@@ -132,7 +132,7 @@ def test_rotation_keeps_volume():
 def test_a_network_without_hidden_layers_is_affine():
     flow = make(replace(FIXED, options=(("tolerance", 1e-11), ("method", "dopri8"))), 3, length=1)
     flow = spread(CNF(3, hidden_features=(), tolerance=1e-11, method="dopri8").double(), 0.5)
-    weight, shift = flow.networks[0].weight.detach(), flow.networks[0].bias.detach()
+    weight, shift = flow.networks[0].weight.detach(), flow.networks[0].first.bias.detach()
     # Time and the constant are two more coordinates of a linear equation.
     a = torch.zeros(5, 5, dtype=F64)
     a[:3, :4], a[:3, 4], a[3, 4] = weight, shift, 1

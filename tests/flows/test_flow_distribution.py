@@ -171,7 +171,7 @@ def test_flows_say_their_sizes():
         "PlanarFlow(\n  features=2, context=3, length=4"
     )
     assert "features=2, context=3" in repr(RealNVP(2, 3))
-    assert "inputs=1, context=3, units=64" in repr(RealNVP(2, 3))
+    assert "in_features=1, out_features=64, context=3" in repr(RealNVP(2, 3))
 
 
 # ---- options reach what they are for ------------------------------------------------------------
@@ -190,7 +190,7 @@ def test_realnvp_has_its_bound():
 
 
 def test_nice_and_cnf_have_their_options():
-    assert NICE(2, 3, hidden_features=(5,)).scaling.network.bias.shape == (5,)
+    assert NICE(2, 3, hidden_features=(5,)).scaling.network.first.bias.shape == (5,)
     assert CNF(2, method="dopri8").transform().transforms[0].method == "dopri8"
 
 

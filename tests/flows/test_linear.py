@@ -182,7 +182,9 @@ def test_a_solution_satisfies_its_equations_at_any_scale(features, dtype):
         assert torch.isfinite(z).all()
         assert torch.isfinite(ladj).all()
         exact = PLU(weights.double(), shift.double())
-        terms = PLU(weights.double().tril(-1).abs() + exact.weights.triu(1).abs(), shift.abs())
+        terms = PLU(
+            weights.double().tril(-1).abs() + exact.weights.triu(1).abs(), shift.double().abs()
+        )
         terms = PLU(terms.weights + exact.weights.diagonal().diag(), shift.double().abs())
         residual = (exact(z.double()) - y).abs()
         assert (residual <= 3 * features * eps * (terms(z.double().abs()) + y.abs())).all()

@@ -126,8 +126,7 @@ def any_by_hand(value):
 @each
 def test_batched_gradients(case):
     """jacobian(vectorize=True) batches the gradients of one graph."""
-    # In the hand-written backward passes of the planar stack and the spline, torch hides the batch.
-    if not case.vmaps or case.name in ("planar", "spline-coupling", "spline-autoregressive"):
+    if not case.vmaps:
         return
     flow = make(case, 2, context=2, scale=0.3)
     context = rand(3, 2)
@@ -230,8 +229,17 @@ class Adapter(nn.Module):
         return self.layer(x) + 1
 
 
+class PlusOne:
+    """With the class of a layer, an adapter that is a subclass."""
+
+    def forward(self, x):
+        return super().forward(x) + 1
+
+
 @with_networks
-@pytest.mark.parametrize("change", ["hook", "pre-hook", "parametrization", "pruning", "adapter"])
+@pytest.mark.parametrize(
+    "change", ["hook", "pre-hook", "parametrization", "pruning", "adapter", "subclass"]
+)
 def test_what_was_done_to_a_layer_is_honoured(case, change):
     """Each change equals one of the parameters, for which the flow is known to be right."""
     flow, twin = (make(case, 3, context=2, scale=0.3) for _ in range(2))
@@ -251,6 +259,9 @@ def test_what_was_done_to_a_layer_is_honoured(case, change):
             elif change == "pruning":
                 prune.l1_unstructured(layer, "weight", amount=0.5)
                 twins.weight.copy_(layer.weight)
+            elif change == "subclass":
+                layer.__class__ = type("Adapted", (PlusOne, type(layer)), {})
+                twins.bias += 1
             else:
                 where[-1] = Adapter(layer)
                 twins.bias += 1
@@ -446,6 +457,22 @@ def test_autocast(case):
         for a, b in zip(gradients, slopes, strict=True):
             assert a.dtype == torch.float32
             assert (a - b).norm() <= 2e-2 * (1 + b.norm())
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.compiles], ids=lambda case: case.name)
+def test_export(case):
+    class LogProb(nn.Module):
+        def __init__(self, flow):
+            super().__init__()
+            self.flow = flow
+
+        def forward(self, x, context):
+            return self.flow(context).log_prob(x)
+
+    module = LogProb(make(case, 2, context=2, length=2, scale=0.3))
+    x, context = rand(4, 2), rand(4, 2)
+    exported = torch.export.export(module, (x, context))
+    near(exported.module()(x, context), module(x, context))
 
 
 @pytest.mark.parametrize("name", FAMILIES)

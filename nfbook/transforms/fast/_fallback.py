@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-__all__ = ["fast_or_plain", "one_by_one", "plain_forms"]
+__all__ = ["fast_or_plain", "is_batched", "plain_forms"]
 
 Result = TypeVar("Result")
 
@@ -64,36 +64,15 @@ def fast_or_plain(
     return plain()
 
 
-class _OneByOne(torch.autograd.Function):
-    """A function of tensors that vmap calls once for each entry. It has no derivatives."""
+def is_batched(*tensors: Tensor) -> bool:
+    """Return whether vmap batches one of the tensors, so that no memory can be written to.
 
-    @staticmethod
-    def forward(function: Callable[..., Any], *tensors: Tensor | None) -> Any:
-        return function(*tensors)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        pass
-
-    @staticmethod
-    def vmap(
-        info: Any, in_dims: tuple[int | None, ...], function: Any, *tensors: Tensor | None
-    ) -> tuple[Any, Any]:
-        outputs = []
-        for i in range(info.batch_size):
-            entries = [
-                tensor if tensor is None or dim is None else tensor.select(dim, i)
-                for tensor, dim in zip(tensors, in_dims[1:], strict=True)
-            ]
-            outputs.append(one_by_one(function, *entries))
-        stacked = tuple(map(torch.stack, zip(*outputs, strict=True)))
-        return stacked, (0,) * len(stacked)
-
-
-def one_by_one(function: Callable[..., Any], *tensors: Tensor | None) -> Any:
-    """Call a function that writes to memory of its own, also where vmap batches its arguments.
-
-    A backward pass meets batches of gradients in ``torch.autograd.functional.jacobian`` with
-    ``vectorize=True``, and where ``torch.func.vmap`` maps a gradient.
+    A backward pass meets such gradients in ``torch.autograd.functional.jacobian`` with
+    ``vectorize=True``, which batches them after the graph has been made, and where
+    ``torch.func.vmap`` maps a gradient. No rule of the function itself is asked there.
     """
-    return _OneByOne.apply(function, *tensors)  # type: ignore[no-untyped-call]
+    if torch.compiler.is_compiling():
+        return False
+    torchs = torch._C._functorch
+    # Gradients of torch.autograd are batched in a way of their own, older than torch.func's.
+    return any(torchs.is_batchedtensor(t) or torchs.is_legacy_batchedtensor(t) for t in tensors)

@@ -13,7 +13,7 @@ from torch import Tensor
 from nfbook.transforms._parameters import check_parameters
 from nfbook.transforms._tanh_layers import divisor, excess, mean_slope, sech2, slope_at_zero
 from nfbook.transforms.base import Compose, Transform
-from nfbook.transforms.fast._fallback import fast_or_plain, one_by_one
+from nfbook.transforms.fast._fallback import fast_or_plain, is_batched
 from nfbook.transforms.planar import Planar
 
 __all__ = ["PlanarStack"]
@@ -158,23 +158,17 @@ class _Planar(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor | None, grad_ladj: Tensor | None, *_: Any) -> Any:
-        z, w, u, b, *_ = saved = ctx.saved_tensors
+        z, w, u, b, a, squared, s, c, *saved = ctx.saved_tensors
         grad_y = torch.zeros_like(z) if grad_y is None else grad_y
-        grad_ladj = z.new_zeros(z.shape[1::-1]) if grad_ladj is None else grad_ladj
-        if torch.is_grad_enabled():
-            # Second derivatives are wanted: autograd has them, layer by layer.
+        grad_ladj = z.new_zeros(z.shape[:2]) if grad_ladj is None else grad_ladj
+        if torch.is_grad_enabled() or is_batched(grad_y, grad_ladj, z, w, u, b):
+            # Second derivatives are wanted, or many at once: autograd has them, layer by layer.
             def plain(z: Tensor, w: Tensor, u: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
                 one_set = PlanarStack(w.unsqueeze(1), u.unsqueeze(1), b.unsqueeze(1))
                 return one_set.layers.call_and_ladj(z)
 
             pull_back: Any = torch.func.vjp(plain, z, w, u, b)[1]
             return pull_back((grad_y, grad_ladj))
-        return one_by_one(_Planar.pull_back, grad_y, grad_ladj, *saved)
-
-    @staticmethod
-    def pull_back(grad_y: Tensor, grad_ladj: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """Return the gradients by z, w, u and b."""
-        z, w, u, _, a, squared, s, c, *saved = tensors
         blocks = cut(w.shape[1])
         n = len(blocks)
         ys, u_hats = [z, *saved[: n - 1]], saved[n - 1 : 2 * n - 1]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nfbook.transforms.fast._fallback import fast_or_plain, one_by_one
+from nfbook.transforms.fast._fallback import fast_or_plain, is_batched
 from nfbook.transforms.spline import SHARE, RationalQuadratic, solve_bin
 
 __all__ = ["FusedRationalQuadratic"]
@@ -154,23 +154,14 @@ class _Spline(torch.autograd.Function):
         shape = memory[0].shape[1:]
         grad_y = z.new_zeros(shape) if grad_y is None else grad_y
         grad_ladj = z.new_zeros(shape[:-1]) if grad_ladj is None else grad_ladj
-        if torch.is_grad_enabled():
-            # Second derivatives are wanted.
+        if torch.is_grad_enabled() or is_batched(grad_y, grad_ladj, z, raw):
+            # Second derivatives are wanted, or many at once.
             def plain(z: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
                 spline = RationalQuadratic(raw, bound, slope)
                 return spline.inverse_and_ladj(z) if inverse else spline.call_and_ladj(z)
 
             pull_back: Any = torch.func.vjp(plain, z, raw)[1]
             return *pull_back((grad_y, grad_ladj)), None, None, None
-        function = partial(_Spline.pull_back, bound, inverse)
-        return *one_by_one(function, grad_y, grad_ladj, z, raw, *memory), None, None, None
-
-    @staticmethod
-    def pull_back(
-        bound: float, inverse: bool, grad_y: Tensor, grad_ladj: Tensor, *tensors: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Return the gradients by z and the parameters."""
-        z, raw, *memory = tensors
         (pq, start, size, ab, log_s, bend, reach, inner, *others, (outside,)) = memory
         near, left, sizes, half, damp = others
         p, q, share, image = pq
@@ -236,4 +227,4 @@ class _Spline(torch.autograd.Function):
         to_lines[: 2 * bins].div_(damp).div_(damp)
         to_lines[2 * bins :].scatter_add_(0, near[:2].clamp(0, bins - 2), to_bend)
         to_z = torch.where(outside, grad_y, to_at / bound).sum_to_size(z.shape)
-        return to_z, to_lines.movedim(0, -1).sum_to_size(raw.shape)
+        return to_z, to_lines.movedim(0, -1).sum_to_size(raw.shape), None, None, None
