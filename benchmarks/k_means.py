@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from problems import clusters, scikit_k_means
 from stopwatch import ratios, seconds_per_iteration, summary, take_turns
-
-import torch
 
 from nfbook.latent import KMeans
 
