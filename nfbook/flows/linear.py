@@ -56,8 +56,8 @@ class PLUFlow(LinearFlow):
 
     Example:
         >>> flow = PLUFlow(3, generator=torch.Generator().manual_seed(0))
-        >>> flow().log_prob(torch.zeros(3))
-        tensor(-2.7568, grad_fn=<AddBackward0>)
+        >>> flow().log_prob(torch.zeros(3)).detach()
+        tensor(-2.7568)
     """
 
     permutations: Tensor

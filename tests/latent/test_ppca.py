@@ -1163,9 +1163,15 @@ def test_unfit_weights_are_refused(method, weights, error, message):
 
 
 @pytest.mark.parametrize("method", ["closed-form", "em"])
-def test_a_stream_has_no_weights(method):
-    with pytest.raises(TypeError, match=r"x must be a torch\.Tensor to have weights, got list"):
-        PPCA.fit([some_data()], 2, method=method, weights=torch.ones(60).double())
+def test_a_stream_has_the_weights_of_its_batches(method):
+    x, weights = some_data(), torch.arange(60).double()
+    options = {"start": PPCA(x[:2].mT, x[0], x.var())} if method == "em" else {}
+    whole = PPCA.fit(x, 2, method=method, weights=weights, **options).model
+    cut = PPCA.fit(
+        [x[:20], x[20:]], 2, method=method, weights=[weights[:20], weights[20:]], **options
+    ).model
+    assert torch.allclose(cut.noise_variance, whole.noise_variance, rtol=1e-9)
+    assert torch.allclose(cut.mean, whole.mean, rtol=1e-9)
 
 
 @pytest.mark.parametrize("accelerate", [True, False])

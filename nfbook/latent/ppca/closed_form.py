@@ -37,14 +37,15 @@ def closed_form(
     Arguments:
         x: Observations, `(n, D)`, or an iterable of such tensors.
         latent_dim: The number of latent dimensions d, from 1 to D - 1.
-        weights: How often each observation counts, `(n,)`, where x is a tensor. None means once.
+        weights: How often each observation counts, `(n,)`, or one tensor for each batch of a
+            stream. None means once.
         kind: The class of the model.
 
     Returns:
         The model, in the dtype of x, and a history with one entry.
 
     Raises:
-        TypeError: An argument has the wrong type, or weights come with a stream.
+        TypeError: An argument has the wrong type,
         ValueError: As `PPCA.fit`.
 
     Example:
@@ -57,6 +58,8 @@ def closed_form(
     rows: float
     if isinstance(x, Tensor):
         if weights is not None:
+            if not bool(weights.any()):
+                raise ValueError("weights must not all be zero")
             weights = weights.to(torch.float64)
         rows = len(x) if weights is None else int(weights.count_nonzero())
         count, mean, eigenvalues, directions = _by_singular_values(x.to(torch.float64), weights)

@@ -67,7 +67,8 @@ def em(
         latent_dim: The number of latent dimensions d, from 1 to D - 1.
         start: A model to start from, whose loading must not be zero: EM would stay there. Without
             it the start is `random_start`.
-        weights: How often each observation counts, `(n,)`, where x is a tensor. None means once.
+        weights: How often each observation counts, `(n,)`, or one tensor for each batch of a
+            stream. None means once.
         missing: Whether NaN stands for a missing entry.
         tolerance: EM stops when an iteration gains no more than this, in nats per observation.
         max_iterations: The largest number of iterations.
