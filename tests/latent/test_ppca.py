@@ -595,6 +595,11 @@ class Stream:
         return (piece.clone() for piece in torch.split(self.x, self.sizes))
 
 
+def steps(method, count):
+    """Return the option of the one method that is told how many steps to take."""
+    return {"num_steps": count} if method == "stochastic-gradient-em" else {}
+
+
 def same_model(one, other, tolerance=1e-9):
     assert torch.allclose(one.loading, other.loading, rtol=tolerance, atol=tolerance)
     assert torch.allclose(one.mean, other.mean, rtol=tolerance)
@@ -626,7 +631,7 @@ def test_the_fit_moves_and_scales_with_the_data(method, scale, shift, missing):
     if missing and method == "closed-form":
         return
     x = with_holes(some_data()) if missing else some_data()
-    options = {"method": method, "missing": missing, "num_steps": 50}
+    options = {"method": method, "missing": missing} | steps(method, 50)
     one = PPCA.fit(x, 2, generator=seeded(), **options)
     other = PPCA.fit(scale * x + shift, 2, generator=seeded(), **options)
     entries = int((~x.isnan()).sum())
@@ -644,8 +649,8 @@ def test_em_does_not_depend_on_the_order_and_turns_with_the_data():
     other = PPCA.fit(shuffled, 2, method="em", tolerance=1e-11, generator=seeded())
     assert torch.allclose(fit.history.half_steps, other.history.half_steps)
     rotation = torch.linalg.qr(rand(5, 5, seed=4)).Q
-    for method in ("closed-form", "em"):
-        turned = PPCA.fit(x @ rotation, 2, method=method, tolerance=1e-11, generator=seeded())
+    for options in ({}, {"method": "em", "tolerance": 1e-11}):
+        turned = PPCA.fit(x @ rotation, 2, generator=seeded(), **options)
         assert reached(turned) == pytest.approx(reached(fit), abs=2e-6)
         assert torch.allclose(
             dense(turned.model)[1], rotation.mT @ dense(fit.model)[1] @ rotation, atol=1e-4
@@ -664,7 +669,7 @@ def test_the_order_of_the_columns_does_not_matter_with_missing_entries():
 @pytest.mark.parametrize("method", ["closed-form", "em", "stochastic-gradient-em"])
 def test_float32_is_fitted_in_float64(method):
     x = (some_data() + 1e3).float()
-    options = {"method": method, "num_steps": 100}
+    options = {"method": method} | steps(method, 100)
     fit = PPCA.fit(x, 2, generator=seeded(), **options)
     exact = PPCA.fit(x.double(), 2, generator=seeded(), **options)
     for value in (fit.model.loading, fit.model.mean, fit.model.noise_variance):
@@ -736,9 +741,8 @@ def test_hopeless_data_are_refused(name, method):
     x, latent_dim, message = HOPELESS[name]
     if method == "stream":
         x, method = [x[:1], x[1:]] if len(x) > 1 else [x], "closed-form"
-    steps = {"num_steps": 300} if method.startswith("stochastic") else {}
     with pytest.raises(ValueError, match=message):
-        PPCA.fit(x, latent_dim, method=method, generator=seeded(), **steps)
+        PPCA.fit(x, latent_dim, method=method, generator=seeded(), **steps(method, 300))
 
 
 @pytest.mark.parametrize("method", ["em", "stochastic-gradient-em"])
