@@ -212,6 +212,10 @@ class BoundMaskedMLP:
         network: Its layers, with masked weights.
         order: The indices of the coordinates, first one first.
         sizes: How many units of each degree each layer has.
+
+    Example:
+        >>> MaskedMLP(3, 2).bind().features
+        3
     """
 
     def __init__(self, network: BoundNetwork, order: Tensor, sizes: list[list[int]]) -> None:

@@ -15,8 +15,8 @@ from nfbook.transforms.data_units import DataUnits
 from nfbook.transforms.dequantise import dequantise, pixel_box, quantise
 from nfbook.transforms.dynamics import Langevin, Leapfrog, score
 from nfbook.transforms.elementwise import Affine
-from nfbook.transforms.fast._fallback import plain_forms
 from nfbook.transforms.fast.coupling import AffineCouplingStack
+from nfbook.transforms.fast.fallback import plain_forms
 from nfbook.transforms.fast.masked_affine import MaskedAffineStack
 from nfbook.transforms.fast.planar import PlanarStack
 from nfbook.transforms.fast.spline import FusedRationalQuadratic

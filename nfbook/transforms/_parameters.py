@@ -19,13 +19,15 @@ def check_parameters(**given: tuple[object, str]) -> dict[str, int]:
     Arguments:
         given: For each name the tensor, and the letters of its last dimensions, ``"KD"`` for
             `(*, K, D)`. The same letter means the same size, and the dimensions `*` are broadcast.
+            A small letter may have the size zero.
 
     Returns:
         The size of each letter.
 
     Raises:
         TypeError: One is no tensor of floating-point numbers, or their dtypes differ.
-        ValueError: A size differs, is zero, or the other dimensions cannot be broadcast.
+        ValueError: A size differs, is zero where it may not be, or the other dimensions cannot be
+            broadcast.
 
     Example:
         >>> check_parameters(w=(torch.zeros(5, 2), "D"), b=(torch.zeros(5), ""))
@@ -47,9 +49,9 @@ def check_parameters(**given: tuple[object, str]) -> dict[str, int]:
         batch = value.dim() - len(letters)
         own = value.shape[max(batch, 0) :]
         new = dict(zip(letters, own, strict=False)) if batch >= 0 else {}
-        wanted = ["*", *(str(sizes.get(letter, letter)) for letter in letters)]
+        wanted = ["*", *(str(sizes.get(letter, letter.upper())) for letter in letters)]
         fits = batch >= 0 and all(
-            size > 0 and size == sizes.get(letter, new[letter])
+            (size > 0 or letter.islower()) and size == sizes.get(letter, new[letter])
             for letter, size in zip(letters, own, strict=True)
         )
         if not fits:

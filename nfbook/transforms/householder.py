@@ -31,7 +31,8 @@ class Householder(Transform):
     is a product of at most D reflections. Up to the signs of its columns, D - 1 are enough.
 
     Arguments:
-        vectors: The normals v of the mirrors, of any length, `(*, K, D)`.
+        vectors: The normals v of the mirrors, of any length, `(*, K, D)`; with none the map is the
+            identity.
 
     Raises:
         TypeError: They are no floating-point tensor.
@@ -50,7 +51,7 @@ class Householder(Transform):
 
     def __init__(self, vectors: Tensor) -> None:
         super().__init__()
-        check_parameters(vectors=(vectors, "KD"))
+        check_parameters(vectors=(vectors, "kD"))
         self.vectors = vectors
 
     @property

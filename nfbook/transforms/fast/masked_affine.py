@@ -13,7 +13,7 @@ from nfbook._checks import check_type
 from nfbook.networks import BoundMaskedMLP, MaskedMLP
 from nfbook.transforms.autoregressive import Autoregressive, rows_in_order
 from nfbook.transforms.base import Compose, Transform
-from nfbook.transforms.fast._fallback import fast_or_plain
+from nfbook.transforms.fast.fallback import fast_or_plain
 from nfbook.transforms.univariate import ScaleAndShift
 
 __all__ = ["MaskedAffineStack"]

@@ -13,7 +13,7 @@ from torch import Tensor
 from nfbook.transforms._parameters import check_parameters
 from nfbook.transforms._tanh_layers import divisor, excess, mean_slope, sech2, slope_at_zero
 from nfbook.transforms.base import Compose, Transform
-from nfbook.transforms.fast._fallback import fast_or_plain, is_batched
+from nfbook.transforms.fast.fallback import fast_or_plain, is_batched
 from nfbook.transforms.planar import Planar
 
 __all__ = ["PlanarStack"]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nfbook.transforms.fast._fallback import fast_or_plain, is_batched
+from nfbook.transforms.fast.fallback import fast_or_plain, is_batched
 from nfbook.transforms.spline import SHARE, RationalQuadratic, solve_bin
 
 __all__ = ["FusedRationalQuadratic"]
