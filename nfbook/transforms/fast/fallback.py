@@ -52,6 +52,11 @@ def fast_or_plain(
         fast: The fast form.
         plain: The plain form.
         compiles: Whether ``torch.compile`` takes the fast form too.
+
+    Example:
+        >>> with plain_forms():
+        ...     fast_or_plain(lambda: "fast", lambda: "plain")
+        'plain'
     """
     # First of all, since torch.compile cannot follow a context variable.
     if torch.compiler.is_compiling():
@@ -70,6 +75,10 @@ def is_batched(*tensors: Tensor) -> bool:
     A backward pass meets such gradients in ``torch.autograd.functional.jacobian`` with
     ``vectorize=True``, which batches them after the graph has been made, and where
     ``torch.func.vmap`` maps a gradient. No rule of the function itself is asked there.
+
+    Example:
+        >>> is_batched(torch.ones(2))
+        False
     """
     if torch.compiler.is_compiling():
         return False
