@@ -104,7 +104,7 @@ function advice(model, m, s, { bound, gap }) {
 
 // ---- the figure ---------------------------------------------------------------------------
 
-const MARGIN = { left: 52, right: 14, top: 14, bottom: 40 };
+const MARGIN = { left: 58, right: 14, top: 14, bottom: 40 };
 const SIDE_BY_SIDE = 560; // pixels: below it the two pictures stand one above the other
 const NAMES = ["posterior", "mean", "stddev"];
 const SEEN = 4; // |z| up to which the densities are drawn
