@@ -347,7 +347,8 @@ def test_sliders_and_choices_reach_what_python_accepts(visit):
 def test_mouse_on_the_ring(visit):
     page = visit(bound_html())
     ring = page.locator(".nfbook-handle")
-    unit = page.locator(".nfbook-pair > svg").first.bounding_box()["width"] - 66
+    # The picture without its two margins is eight units of z wide.
+    unit = page.locator(".nfbook-pair > svg").first.bounding_box()["width"] - 72
     x, y = centre(ring)
     drag(page, (x, y), unit / 8)  # one unit of z
     assert values_of(page) == START | {"mean": 1.0}
