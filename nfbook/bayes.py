@@ -109,7 +109,7 @@ class BetaBernoulli(ConjugateModel[Tensor]):
         b: The prior's weight of tails, positive.
 
     Raises:
-        TypeError: ``a`` or ``b`` is no number, or both are tensors of different types.
+        TypeError: ``a`` or ``b`` is not a number, or both are tensors of different types.
         ValueError: ``a`` or ``b`` is not positive and finite, or too large for :math:`B(a, b)`.
 
     Example:
@@ -244,7 +244,7 @@ class GaussianMean(ConjugateModel[Tensor]):
         noise_variance: :math:`\sigma^2`, positive, in that unit squared.
 
     Raises:
-        TypeError: An argument is no number, or they are tensors of different types.
+        TypeError: An argument is not a number, or they are tensors of different types.
         ValueError: A variance is not positive, or an argument is not finite.
 
     Example:

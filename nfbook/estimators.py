@@ -140,7 +140,7 @@ def log_mean_exp(values: Tensor) -> Tensor:
         The logarithm of the mean over the first dimension, `(*)`.
 
     Raises:
-        TypeError: values is no floating-point tensor.
+        TypeError: values is not a floating-point tensor.
         ValueError: values has no dimension, is empty, or holds NaN or plus infinity.
 
     Example:
@@ -167,7 +167,7 @@ def effective_sample_size(log_w: Tensor) -> Tensor:
         The effective sample size over the first dimension, `(*)`.
 
     Raises:
-        TypeError: log_w is no floating-point tensor.
+        TypeError: log_w is not a floating-point tensor.
         ValueError: log_w has no dimension, is empty, holds NaN or plus infinity, or all weights
             of one column are zero.
 

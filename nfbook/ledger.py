@@ -208,7 +208,7 @@ def verify_limit(
 
     Raises:
         EquationError: The error grows, ends above ``tol``, or shrinks at another rate.
-        TypeError: ``value`` returns no tensor, or ``along`` holds no numbers.
+        TypeError: ``value`` does not return a tensor, or ``along`` does not hold numbers.
         ValueError: Fewer than three points, or points that are not positive and increasing.
 
     Example:
@@ -385,7 +385,7 @@ def estimate(name: str, value: float, *, expected: float, within: float, digits:
 
     Raises:
         AssertionError: ``value`` is further from ``expected`` than ``within``, or NaN.
-        TypeError: A number is no number.
+        TypeError: An argument that should be a number is not.
         ValueError: ``within`` is not positive, or above half of the size of ``expected``: such a
             range says little.
 
@@ -533,7 +533,8 @@ def _check_alike(label: str, left: Tensor, right: Tensor) -> None:
 
 def _distance(label: str, left: Tensor, right: Tensor) -> Tensor:
     if not isinstance(left, Tensor) or not isinstance(right, Tensor):
-        raise TypeError(f"{label}: both sides must be tensors")
+        got = f"{type(left).__name__} and {type(right).__name__}"
+        raise TypeError(f"{label}: both sides must be tensors, got {got}")
     _check_alike(label, left, right)
     # NaN is never equal and never at most the tolerance; equal infinities are equal.
     return torch.where(left == right, torch.zeros_like(left), (left - right).abs())

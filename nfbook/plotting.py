@@ -173,7 +173,7 @@ def draw_images(
         cmap: A matplotlib colour map.
 
     Raises:
-        TypeError: An argument has the wrong type, or images is no floating-point tensor.
+        TypeError: An argument has the wrong type, or images is not a floating-point tensor.
         ValueError: The pictures are not square, or hold NaN or infinity; the limits are not
             increasing; or there is no such colour map.
 

@@ -73,7 +73,7 @@ class ActNormFlow(AffineFlow):
                 of one, is only shifted: its scale is 1.
 
         Raises:
-            TypeError: They are no floating-point tensor of the flow's dtype.
+            TypeError: They are not a floating-point tensor of the flow's dtype.
             ValueError: They have another last dimension than D, are empty or not finite.
         """
         check_tensor("x", x, ("*", self.features))

@@ -38,7 +38,7 @@ class AutoregressiveFlow(Flow):
         generator: The source of the initial weights and of random orders.
 
     Raises:
-        TypeError: A number is no int.
+        TypeError: A number is not an int.
         ValueError: A number is too small, or the order is unknown.
 
     Example:

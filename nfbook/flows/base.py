@@ -76,7 +76,8 @@ class Flow(nn.Module, ABC):
             A distribution over vectors of size D, with batch shape `(*)`.
 
         Raises:
-            TypeError: A context is missing, is too much, or has another dtype than the flow.
+            TypeError: A context is missing, is given to a flow without one, or has another dtype
+                than the flow.
             ValueError: Its last dimension is not C.
         """
         like = self.like
@@ -116,7 +117,7 @@ class ParametricFlow(Flow):
         generator: The source of the initial parameters; None for torch's own.
 
     Raises:
-        TypeError: A number is no int, or the generator is none of torch's.
+        TypeError: A number is not an int, or the generator is not torch's.
         ValueError: A number is too small.
 
     Example:

@@ -27,8 +27,8 @@ class Chain(Flow):
         flows: At least one, all with the same D and the same dtype.
 
     Raises:
-        TypeError: One is no flow, or they differ in dtype.
-        ValueError: There is none, or they differ in the dimension, or in the size of the context.
+        TypeError: One of them is not a flow, or they differ in dtype.
+        ValueError: ``flows`` is empty, or they differ in D or in the size of the context.
 
     Example:
         >>> from nfbook.flows import ActNormFlow, PLUFlow
@@ -76,7 +76,7 @@ class Chain(Flow):
             context: Their context, `(n, C)`; None if there is none.
 
         Raises:
-            TypeError: The data are no tensor of the flow's dtype.
+            TypeError: The data are not a tensor of the flow's dtype.
             ValueError: They have another shape, or one is not finite.
         """
         check_tensor("x", x, ("n", self.features))
@@ -117,8 +117,8 @@ class Fixed(Flow):
         **options: What it takes by name.
 
     Raises:
-        TypeError: The kind is no class of transforms, its constructor takes other arguments, or one
-            of them cannot be stored so, like a network.
+        TypeError: ``kind`` is not a class of transforms, its constructor takes other arguments, or
+            one of them cannot be stored so, like a network.
         ValueError: The transform does not map vectors of size D to vectors of size D.
 
     Example:
@@ -166,7 +166,7 @@ class Fixed(Flow):
             transform: The transform; of a `Compose` make a `Transformed` or a `Chain`.
 
         Raises:
-            TypeError: It is no transform, an argument cannot be stored, or is not kept.
+            TypeError: It is not a transform, an argument cannot be stored, or is not kept.
             ValueError: It does not map vectors of size D to vectors of size D.
 
         Example:
@@ -222,7 +222,8 @@ class Transformed(Chain):
         transform: Any transform whose domain is all vectors. Its tensors take the flow's dtype.
 
     Raises:
-        TypeError: One is no flow or no transform, or the transform cannot be stored, see `Fixed`.
+        TypeError: An argument is not a flow or not a transform, or the transform cannot be stored,
+            see `Fixed`.
         ValueError: The transform's domain is bounded, or it is for vectors of another size.
 
     Example:

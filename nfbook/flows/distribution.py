@@ -186,7 +186,7 @@ class FlowDistribution(Distribution):
         r"""Return :math:`\log p(\mathbf{y})`, `(*)`, of points `(*, D)`.
 
         Raises:
-            TypeError: The points are no tensor, or have another dtype than the flow.
+            TypeError: The points are not a tensor, or have another dtype than the flow.
             ValueError: Their last dimension is not D, or the others do not fit the batch shape.
         """
         y = self._points(value)

@@ -38,7 +38,7 @@ class SylvesterFlow(ParametricFlow):
         num_columns: The number of directions M, from 1 to D; None for D, but at most 16.
 
     Raises:
-        TypeError: A number is no int.
+        TypeError: A number is not an int.
         ValueError: It is too small, or there are more directions than dimensions.
     """
 

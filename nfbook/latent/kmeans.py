@@ -427,7 +427,7 @@ def _check_near(x: Tensor, values: Tensor) -> None:
     """Refuse observations so far away that what was computed from them is not finite."""
     if not bool(values.isfinite().all()):
         raise ValueError(
-            "x must be near enough for its squared distances to be finite, "
+            "x must be small enough for its squared distances to be finite, "
             f"got elements up to {float(x.abs().max()):g}"
         )
 

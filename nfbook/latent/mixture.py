@@ -892,7 +892,7 @@ def _check_near(x: Tensor, values: Tensor) -> None:
     """Refuse observations so far away that what was computed from them is not finite."""
     if not bool(values.isfinite().all()):
         raise ValueError(
-            f"x must be near enough for its log density to be finite in {x.dtype}, "
+            f"x must be small enough for its log density to be finite in {x.dtype}, "
             f"got elements up to {float(x.abs().nan_to_num(nan=0.0).max()):g}"
         )
 

@@ -91,8 +91,8 @@ class MaskedMLP(nn.Module):
         generator: The source of the initial weights; torch's global one if None.
 
     Raises:
-        TypeError: A count is no int.
-        ValueError: A count is too small, or ``order`` is no permutation of 0, ..., D - 1.
+        TypeError: A count is not an int.
+        ValueError: A count is too small, or ``order`` is not a permutation of 0, ..., D - 1.
 
     Example:
         >>> network = MaskedMLP(3, 2, (16, 16), context=4)

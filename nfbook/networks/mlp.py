@@ -32,7 +32,7 @@ class MLP(nn.Module):
         generator: The source of the initial weights; torch's global one if None.
 
     Raises:
-        TypeError: A count is no int.
+        TypeError: A count is not an int.
         ValueError: A count is too small.
 
     Example:

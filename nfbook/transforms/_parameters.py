@@ -25,7 +25,7 @@ def check_parameters(**given: tuple[object, str]) -> dict[str, int]:
         The size of each letter.
 
     Raises:
-        TypeError: One is no tensor of floating-point numbers, or their dtypes differ.
+        TypeError: One is not a tensor of floating-point numbers, or their dtypes differ.
         ValueError: A size differs, is zero where it may not be, or the other dimensions cannot be
             broadcast.
 

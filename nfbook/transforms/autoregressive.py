@@ -39,7 +39,7 @@ class Autoregressive(Transform):
         context: c, `(*, C)`; None for a network without.
 
     Raises:
-        TypeError: ``network`` is no MaskedMLP.
+        TypeError: ``network`` is not a MaskedMLP.
         ValueError: It has another number of outputs.
 
     Example:

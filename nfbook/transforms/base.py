@@ -69,7 +69,7 @@ class Transform(torch_transforms.Transform):
         r"""Return :math:`t(\mathbf{z})` and :math:`\log |\det J_t(\mathbf{z})|`.
 
         Raises:
-            TypeError: The points are no dense tensor of floating-point numbers.
+            TypeError: The points are not a dense tensor of floating-point numbers.
             ValueError: Their last dimension is not D.
         """
         self._check_points("z", z)
@@ -82,7 +82,7 @@ class Transform(torch_transforms.Transform):
         r"""Return :math:`t^{-1}(\mathbf{y})` and :math:`\log |\det J_{t^{-1}}(\mathbf{y})|`.
 
         Raises:
-            TypeError: The points are no dense tensor of floating-point numbers.
+            TypeError: The points are not a dense tensor of floating-point numbers.
             ValueError: Their last dimension is not D.
         """
         self._check_points("y", y)

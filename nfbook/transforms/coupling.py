@@ -28,8 +28,8 @@ class Partition(nn.Module):
         mask: True where a coordinate stays, `(D,)`. All may move, but not all may stay.
 
     Raises:
-        TypeError: The mask is no tensor, or not of booleans.
-        ValueError: It is no vector, is empty, or no coordinate moves.
+        TypeError: The mask is not a tensor, or not of booleans.
+        ValueError: It is not a vector, is empty, or no coordinate moves.
 
     Example:
         >>> kept, moved = Partition(torch.tensor([True, False, True])).split(torch.arange(3.0))

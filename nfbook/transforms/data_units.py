@@ -43,8 +43,8 @@ class DataUnits(Affine):
             x: The data, `(*, D)`; all dimensions but the last count observations.
 
         Raises:
-            TypeError: They are no floating-point tensor.
-            ValueError: There are none, or one is not finite.
+            TypeError: x is not a floating-point tensor.
+            ValueError: x is empty, or an element is not finite.
         """
         return cls(*mean_and_log_std(x))
 

@@ -40,8 +40,8 @@ def dequantise(
         and after `pixel_box`.
 
     Raises:
-        TypeError: k is no tensor of integers.
-        ValueError: There are none, one lies outside of its range, or the levels are too many for
+        TypeError: k is not a tensor of integers.
+        ValueError: k is empty, an element lies outside of its range, or ``levels`` are too many for
             the dtype.
 
     Example:
@@ -74,7 +74,7 @@ def within_cell(k: Tensor, u: Tensor, levels: int = 256) -> Tensor:
     """
     parts = int(1 / (2 * ROUNDINGS * torch.finfo(u.dtype).eps * levels))
     if parts < 1:
-        raise ValueError(f"levels must be fewer to be told apart in {u.dtype}, got {levels}")
+        raise ValueError(f"levels must be few enough to be told apart in {u.dtype}, got {levels}")
     middle = ((u * parts).floor().clamp(max=parts - 1) + 0.5) / parts
     return (k + middle) / levels
 
@@ -110,7 +110,7 @@ def pixel_box(alpha: float = 0.05) -> Box:
             1e-6 for MNIST.
 
     Raises:
-        TypeError: It is no number.
+        TypeError: It is not a number.
         ValueError: It lies outside of its range.
 
     Example:

@@ -21,7 +21,7 @@ class Affine(Transform):
         log_scale: s, `(*, D)`; None for a shift alone.
 
     Raises:
-        TypeError: A parameter is no floating-point tensor, or their dtypes differ.
+        TypeError: A parameter is not a floating-point tensor, or their dtypes differ.
         ValueError: Their sizes do not fit.
 
     Example:

@@ -35,8 +35,8 @@ class Householder(Transform):
             identity.
 
     Raises:
-        TypeError: They are no floating-point tensor.
-        ValueError: There is none, or they have another shape.
+        TypeError: ``vectors`` is not a floating-point tensor.
+        ValueError: They have another shape.
 
     Example:
         The mirror orthogonal to (1, -1) exchanges the coordinates:

@@ -35,7 +35,7 @@ class PLU(Transform):
         permutation: P, which is not trained; None for the identity.
 
     Raises:
-        TypeError: A parameter is no tensor of single or double precision, or their dtypes differ.
+        TypeError: A parameter is not a tensor of single or double precision, or the dtypes differ.
         ValueError: Their sizes do not fit.
 
     Example:
@@ -111,7 +111,7 @@ class QR(Transform):
         shift: b, `(*, D)`.
 
     Raises:
-        TypeError: A parameter is no tensor of single or double precision, or their dtypes differ.
+        TypeError: A parameter is not a tensor of single or double precision, or the dtypes differ.
         ValueError: Their sizes do not fit.
 
     Example:

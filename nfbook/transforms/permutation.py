@@ -22,8 +22,8 @@ class Permutation(Transform):
             ``torch.compile`` cannot.
 
     Raises:
-        TypeError: The order is no tensor of integers.
-        ValueError: It is no permutation.
+        TypeError: The order is not a tensor of integers.
+        ValueError: It is not a permutation.
 
     Example:
         >>> rotate = Permutation(torch.tensor([2, 0, 1]))

@@ -52,7 +52,7 @@ class Planar(Transform):
         b: `(*)`.
 
     Raises:
-        TypeError: A parameter is no floating-point tensor, or their dtypes differ.
+        TypeError: A parameter is not a floating-point tensor, or their dtypes differ.
         ValueError: Their sizes do not fit.
 
     Example:

@@ -47,7 +47,7 @@ class Radial(Transform):
         log_slope: log ρ, `(*)`.
 
     Raises:
-        TypeError: A parameter is no floating-point tensor, or their dtypes differ.
+        TypeError: A parameter is not a floating-point tensor, or their dtypes differ.
         ValueError: Their sizes do not fit.
 
     Example:

@@ -59,7 +59,7 @@ class Sylvester(Transform):
         b: `(*, M)`.
 
     Raises:
-        TypeError: A parameter is no tensor of single or double precision, or their dtypes differ.
+        TypeError: A parameter is not a tensor of single or double precision, or the dtypes differ.
         ValueError: Their sizes do not fit.
 
     Example:

@@ -60,7 +60,7 @@ class ScaleAndShift:
             1000.
 
     Raises:
-        TypeError: The bound is no number.
+        TypeError: The bound is not a number.
         ValueError: It is not positive.
 
     Example:
@@ -96,7 +96,7 @@ class Spline:
             rounding grows by up to 1/λ.
 
     Raises:
-        TypeError: An argument is no number.
+        TypeError: An argument is not a number.
         ValueError: One lies outside of its range.
 
     Example:

@@ -504,7 +504,7 @@ def test_bad_input():
         Autoregressive(net, Additive())
     with pytest.raises(ValueError, match="networks must hold at least one network, got none"):
         MaskedAffineStack([])
-    with pytest.raises(TypeError, match="every one of networks must be a MaskedMLP, got Linear"):
+    with pytest.raises(TypeError, match="every network must be a MaskedMLP, got Linear"):
         MaskedAffineStack([nn.Linear(3, 6)])
     with pytest.raises(TypeError, match=r"activation must be a torch.nn.ReLU, got Tanh"):
         MaskedAffineStack([MaskedMLP(3, 2, activation=nn.Tanh)])

@@ -193,7 +193,9 @@ def test_bad_images_are_refused():
         dequantise(torch.tensor([3, -1]), levels=16)
     with pytest.raises(ValueError, match="levels must be at least 2, got 1"):
         dequantise(torch.tensor([0]), levels=1)
-    with pytest.raises(ValueError, match=r"levels must be fewer to be told apart in torch.float32"):
+    with pytest.raises(
+        ValueError, match=r"levels must be few enough to be told apart in torch.float32"
+    ):
         dequantise(torch.tensor([0]), levels=2**20, dtype=torch.float32)
     with pytest.raises(ValueError, match=r"alpha must lie between 0 and 0.25, got 0.5"):
         pixel_box(0.5)

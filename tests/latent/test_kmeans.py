@@ -658,7 +658,7 @@ def test_bad_observations_are_refused(method):
         call(rand(0, 2))
 
 
-FAR = r"x must be near enough for its squared distances to be finite, got elements up to "
+FAR = r"x must be small enough for its squared distances to be finite, got elements up to "
 
 
 @pytest.mark.parametrize("method", ["distortion", "e_step"])

@@ -67,7 +67,7 @@ class PPCA(LatentVariableModel):
         noise_variance: The variance :math:`\sigma^2`, positive, in squared units of the data.
 
     Raises:
-        TypeError: A parameter is no floating-point tensor, has half precision, or the dtypes
+        TypeError: A parameter is not a floating-point tensor, has half precision, or the dtypes
             differ.
         ValueError: A shape does not fit, an element is NaN or infinite, or the variance is not
             positive.
@@ -186,7 +186,7 @@ class PPCA(LatentVariableModel):
         mean = here.solve(here.centred @ self.loading)
         if not bool(mean.isfinite().all()):
             raise ValueError(
-                f"x must be near enough for its posterior mean to be finite in {x.dtype}, "
+                f"x must be small enough for its posterior mean to be finite in {x.dtype}, "
                 f"got elements up to {float(here.only(x).abs().max()):g}"
             )
         if here.observed is None:
@@ -620,7 +620,7 @@ class PPCA(LatentVariableModel):
         squares = _sum(residual.square().sum(1), weights) + (self.loading * spread_loading).sum()
         if not bool(squares.isfinite() and latent.isfinite().all()):
             raise ValueError(
-                f"x must be near enough for its square to be finite in {x.dtype}, "
+                f"x must be small enough for its square to be finite in {x.dtype}, "
                 f"got elements up to {float(here.only(x).abs().max()):g}"
             )
         entropies = 0.5 * (d * (2 * math.pi * math.e * self.noise_variance).log() - here.log_det())

@@ -267,7 +267,7 @@ def _step(
     noise_variance = noise_variance + step_size * excess
     if not bool(noise_variance.isfinite()):
         raise ValueError(
-            f"x must be near enough for its residuals to have finite squares in {x.dtype}, "
+            f"x must be small enough for its residuals to have finite squares in {x.dtype}, "
             f"got elements up to {float(here.only(x).abs().max()):g}"
         )
     check_noise_left(noise_variance, loading, x.dtype, advice=", or smaller steps")

@@ -38,7 +38,7 @@ class AffineCouplingStack(Transform):
         bound: The largest log-scale, see `ScaleAndShift`.
 
     Raises:
-        TypeError: One of ``networks`` is no MLP, or its activation is not ReLU.
+        TypeError: One of ``networks`` is not an MLP, or its activation is not ReLU.
         ValueError: There is no network, not one for each partition, or they differ in their number
             of layers; or the bound is not positive.
 
@@ -65,7 +65,7 @@ class AffineCouplingStack(Transform):
             got = f"{len(networks)} for {len(self.partitions)}"
             raise ValueError(f"networks must be one for each of the partitions, got {got}")
         for network in networks:
-            check_type("every one of networks", network, MLP, "an MLP")
+            check_type("every network", network, MLP, "an MLP")
             for activation in list(network.layers)[::2]:
                 check_type("every network's activation", activation, nn.ReLU, "a torch.nn.ReLU")
         depths = {len(network.layers) for network in networks}

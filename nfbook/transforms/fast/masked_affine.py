@@ -45,7 +45,7 @@ class MaskedAffineStack(Transform):
         bound: The largest log-scale S of a layer.
 
     Raises:
-        TypeError: One of ``networks`` is no MaskedMLP, or its activation is not ReLU.
+        TypeError: One of ``networks`` is not a MaskedMLP, or its activation is not ReLU.
         ValueError: ``networks`` is empty, one of them has another number of outputs, or they
             differ in their number of layers; or the bound is not positive.
 
@@ -64,12 +64,11 @@ class MaskedAffineStack(Transform):
         if not networks:
             raise ValueError("networks must hold at least one network, got none")
         for network in networks:
-            check_type("every one of networks", network, MaskedMLP, "a MaskedMLP")
+            check_type("every network", network, MaskedMLP, "a MaskedMLP")
             check_type("every network's activation", network.activation, nn.ReLU, "a torch.nn.ReLU")
             if network.outputs != 2:
                 raise ValueError(
-                    "every one of networks must have 2 outputs for each coordinate, "
-                    f"got {network.outputs}"
+                    f"every network must have 2 outputs for each coordinate, got {network.outputs}"
                 )
         depths = {len(network.sizes) for network in networks}
         if len(depths) > 1:

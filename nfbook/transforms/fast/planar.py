@@ -49,7 +49,7 @@ class PlanarStack(Transform):
         b: `(*, K)`.
 
     Raises:
-        TypeError: One is no floating-point tensor, or their dtypes differ.
+        TypeError: One is not a floating-point tensor, or their dtypes differ.
         ValueError: Their sizes do not fit.
 
     Example:
