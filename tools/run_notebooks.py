@@ -102,7 +102,7 @@ def tidy(notebook: nbformat.NotebookNode) -> None:
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
-        **{k: v for k, v in notebook.metadata.items() if k in {"mystnb", "myst"}},
+        **{k: v for k, v in notebook.metadata.items() if k in {"mystnb", "myst", "nfbook"}},
     }
     for cell in notebook.cells:
         for output in cell.get("outputs", []):

@@ -1,5 +1,7 @@
-"""The book's Sphinx extension: three generated pages and what the static page needs besides.
+"""The book's Sphinx extension: what pages list of others, and what the static page needs besides.
 
+``{chapters}``
+    Lists the chapters, each with the question that it answers.
 ``{equation-ledger}``, ``{equation-count}``
     Lists every numbered equation with its check, and counts both.
 ``{run-times}``
@@ -49,6 +51,16 @@ class Generated(SphinxDirective, ABC):
     @abstractmethod
     def markdown(self) -> str:
         """Return the text to parse."""
+
+
+class Chapters(Generated):
+    """The table of the chapters, in the book's order."""
+
+    def markdown(self) -> str:
+        """One row a chapter."""
+        chapters = [page for page in pages() if page.is_notebook]
+        rows = [f"| {{doc}}`/{page.name}` | {page.question} |" for page in chapters]
+        return "\n".join(["| chapter | what it answers |", "|---|---|", *rows])
 
 
 class EquationLedger(Generated):
@@ -197,6 +209,7 @@ def name_repository(app: Sphinx, config: Config) -> None:
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register all of it."""
+    app.add_directive("chapters", Chapters)
     app.add_directive("equation-ledger", EquationLedger)
     app.add_directive("equation-count", EquationCount)
     app.add_directive("run-times", RunTimes)

@@ -45,6 +45,7 @@ class Page:
 
     path: Path
     cells: list[Any] = field(default_factory=list)
+    metadata: dict[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -68,6 +69,14 @@ class Page:
         """The page's first heading."""
         found = re.search(r"^# (.+)$", self.text, re.M)
         return found.group(1).strip() if found else self.name
+
+    @property
+    def question(self) -> str:
+        """What a chapter answers, which its notebook keeps in its metadata."""
+        question = self.metadata.get("nfbook", {}).get("question", "")
+        if not question:
+            raise ValueError(f'{self.name} must have {{"nfbook": {{"question": ...}}}} as metadata')
+        return str(question)
 
     @property
     def code(self) -> list[Any]:
@@ -132,7 +141,8 @@ def checks_of(cell: Any) -> list[Check]:
 def read(path: Path) -> Page:
     """Read one source file."""
     if path.suffix == ".ipynb":
-        return Page(path, list(nbformat.read(path, as_version=4).cells))
+        notebook = nbformat.read(path, as_version=4)
+        return Page(path, list(notebook.cells), notebook.metadata)
     return Page(path)
 
 

@@ -2,7 +2,7 @@
 
 import nbformat
 import pytest
-from pages import checks_of, numbered
+from pages import ROOT, Page, checks_of, numbered, read
 
 MATH = "```{math}\n:label: eq-one\na = b\n```"
 
@@ -46,3 +46,14 @@ def test_a_check_in_a_comment_or_a_string_is_none():
 def test_a_check_that_showed_nothing_has_no_line():
     (check,) = checks_of(cell('if False:\n    verify("eq-a", x, y)'))
     assert check.line is None
+
+
+def test_a_chapter_says_what_it_answers(tmp_path):
+    notebook = nbformat.v4.new_notebook(metadata={"nfbook": {"question": "Why?"}})
+    nbformat.write(notebook, tmp_path / "chapter.ipynb")
+    assert read(tmp_path / "chapter.ipynb").question == "Why?"
+
+
+def test_a_chapter_without_a_question_is_named():
+    with pytest.raises(ValueError, match="book/new must have"):
+        _ = Page(ROOT / "book" / "new.ipynb").question
