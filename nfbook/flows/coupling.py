@@ -16,7 +16,7 @@ from nfbook.transforms.coupling import Coupling, Partition
 from nfbook.transforms.fast.coupling import AffineCouplingStack
 from nfbook.transforms.univariate import Additive, ScaleAndShift, Spline, Univariate
 
-__all__ = ["NICE", "CouplingFlow", "NeuralSplineCoupling", "RealNVP"]
+__all__ = ["NICE", "Constant", "CouplingFlow", "NeuralSplineCoupling", "RealNVP"]
 
 
 class CouplingFlow(Flow):

@@ -13,7 +13,7 @@ from nfbook.transforms.linear import PLU, QR
 from nfbook.transforms.permutation import Permutation
 from nfbook.transforms.univariate import ScaleAndShift
 
-__all__ = ["PLUFlow", "QRFlow"]
+__all__ = ["LinearFlow", "PLUFlow", "QRFlow"]
 
 
 class LinearFlow(ParametricFlow):

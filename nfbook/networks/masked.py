@@ -162,7 +162,7 @@ class MaskedMLP(nn.Module):
         hidden = self.first(x, context)
         for layer in self.layers:
             hidden = layer(self.activation(hidden))
-        return by_coordinate(hidden, self.outputs)
+        return _by_coordinate(hidden, self.outputs)
 
     def bind(self, context: Tensor | None = None) -> BoundMaskedMLP | Snapshot:
         """Return the network as a function of x, with a context and the parameters it has now.
@@ -196,7 +196,7 @@ def _masked_weight(layer: Any) -> Tensor:
     return cast("Tensor", layer.masked_weight)
 
 
-def by_coordinate(output: Tensor, outputs: int) -> Tensor:
+def _by_coordinate(output: Tensor, outputs: int) -> Tensor:
     """Return what came out of the last layer as P numbers for each coordinate, `(*, D, P)`.
 
     In memory the D numbers of one kind are neighbours, since they are used together.
@@ -238,7 +238,7 @@ class BoundMaskedMLP:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return the parameters, `(*, D, P)`, of x, `(*, D)`."""
-        return by_coordinate(self.network(x), self.outputs)
+        return _by_coordinate(self.network(x), self.outputs)
 
     def rows(self, batch: torch.Size) -> list[list[tuple[Tensor, Tensor]]]:
         """Return the weights and biases of each layer's units, by degree from 0 to D - 1.

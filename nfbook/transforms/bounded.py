@@ -102,10 +102,10 @@ class Box(Transform):
         """Go back to all vectors."""
         low, high, a, b = self._tensors(y)
         width = high - low + 2 * self.margin
-        log_left = (y - low + self.margin).clamp(min=rounding(a)).log()
-        log_right = (high - y + self.margin).clamp(min=rounding(b)).log()
+        log_left = (y - low + self.margin).clamp(min=_rounding(a)).log()
+        log_right = (high - y + self.margin).clamp(min=_rounding(b)).log()
         ladj = (width.log() - log_left - log_right).sum(-1)
-        return log_left - log_right, where_inside(self.codomain, y, ladj)
+        return log_left - log_right, _where_inside(self.codomain, y, ladj)
 
     @property
     def _ends(self) -> tuple[float | Tensor, float | Tensor]:
@@ -142,7 +142,7 @@ class Exp(Transform):
     def _inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Take the logarithm; zero stands for the smallest normal number."""
         z = y.clamp(min=torch.finfo(y.dtype).tiny).log()
-        return z, where_inside(self.codomain, y, -z.sum(-1))
+        return z, _where_inside(self.codomain, y, -z.sum(-1))
 
 
 class Softplus(Transform):
@@ -170,16 +170,16 @@ class Softplus(Transform):
         """Solve for z; zero stands for the smallest normal number."""
         positive = y.clamp(min=torch.finfo(y.dtype).tiny)
         log_slope = torch.log(-torch.expm1(-positive))
-        return positive + log_slope, where_inside(self.codomain, y, -log_slope.sum(-1))
+        return positive + log_slope, _where_inside(self.codomain, y, -log_slope.sum(-1))
 
 
-def rounding(end: Tensor) -> Tensor:
+def _rounding(end: Tensor) -> Tensor:
     """Return a quarter of the distance between an end of a box and the next float."""
     limits = torch.finfo(end.dtype)
     return (end.abs() * (limits.eps / 4)).clamp(min=limits.tiny)
 
 
-def where_inside(constraint: constraints.Constraint, y: Tensor, ladj: Tensor) -> Tensor:
+def _where_inside(constraint: constraints.Constraint, y: Tensor, ladj: Tensor) -> Tensor:
     """Return the ladj where y fulfils the constraint, and minus infinity elsewhere."""
     inside: Tensor = constraint.check(y) if y.numel() else ladj > 0
     return torch.where(inside, ladj, -torch.inf)

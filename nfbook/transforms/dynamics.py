@@ -83,7 +83,7 @@ class Leapfrog(Transform):
     def __init__(self, log_density: LogDensity, step_size: Tensor | float, steps: int = 1) -> None:
         super().__init__()
         check_callable("log_density", log_density)
-        check_step_size(step_size)
+        _check_step_size(step_size)
         check_count("steps", steps)
         self.log_density, self.step_size, self.steps = log_density, step_size, steps
 
@@ -97,15 +97,15 @@ class Leapfrog(Transform):
 
     def energy(self, state: Tensor) -> Tensor:
         """Return H, `(*)`, of positions and momenta, `(*, 2 D)`."""
-        z, p = parts(state, 2)
+        z, p = _parts(state, 2)
         return 0.5 * p.square().sum(-1) - self.log_density(z)
 
     def _move(self, state: Tensor, step_size: Tensor | float) -> tuple[Tensor, Tensor]:
-        z, p = parts(full(self.log_density, state, 2), 2)
+        z, p = _parts(_full(self.log_density, state, 2), 2)
         force = score(self.log_density, z)
         for _ in range(self.steps):
-            z, p, force = leapfrog(self.log_density, step_size, z, p, force)
-        return volume_preserved(z, p)
+            z, p, force = _leapfrog(self.log_density, step_size, z, p, force)
+        return _volume_preserved(z, p)
 
 
 class Langevin(Transform):
@@ -156,30 +156,30 @@ class Langevin(Transform):
     def __init__(self, log_density: LogDensity, step_size: Tensor | float, steps: int = 1) -> None:
         super().__init__()
         check_callable("log_density", log_density)
-        check_step_size(step_size, positive=True)
+        _check_step_size(step_size, positive=True)
         check_count("steps", steps)
         self.log_density, self.step_size, self.steps = log_density, step_size, steps
 
     def _call_and_ladj(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Go from the first step to the last."""
-        z, *noises = parts(full(self.log_density, z, self.steps + 1), self.steps + 1)
+        z, *noises = _parts(_full(self.log_density, z, self.steps + 1), self.steps + 1)
         step_size = (2 * self.step_size) ** 0.5
         force = score(self.log_density, z)
         for k in range(self.steps):
-            z, noises[k], force = leapfrog(self.log_density, step_size, z, noises[k], force)
-        return volume_preserved(z, *noises)
+            z, noises[k], force = _leapfrog(self.log_density, step_size, z, noises[k], force)
+        return _volume_preserved(z, *noises)
 
     def _inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Go back from the last step to the first."""
-        z, *noises = parts(full(self.log_density, y, self.steps + 1), self.steps + 1)
+        z, *noises = _parts(_full(self.log_density, y, self.steps + 1), self.steps + 1)
         step_size = -((2 * self.step_size) ** 0.5)
         force = score(self.log_density, z)
         for k in reversed(range(self.steps)):
-            z, noises[k], force = leapfrog(self.log_density, step_size, z, noises[k], force)
-        return volume_preserved(z, *noises)
+            z, noises[k], force = _leapfrog(self.log_density, step_size, z, noises[k], force)
+        return _volume_preserved(z, *noises)
 
 
-def leapfrog(
+def _leapfrog(
     log_density: LogDensity, step_size: Tensor | float, z: Tensor, p: Tensor, force: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return position, momentum and force after one step, from those before it."""
@@ -189,7 +189,7 @@ def leapfrog(
     return z, p + 0.5 * step_size * force, force
 
 
-def parts(state: Tensor, count: int) -> list[Tensor]:
+def _parts(state: Tensor, count: int) -> list[Tensor]:
     """Return the vectors of which a state consists."""
     size, rest = divmod(state.shape[-1], count)
     if rest:
@@ -199,24 +199,24 @@ def parts(state: Tensor, count: int) -> list[Tensor]:
     return list(state.split(size, -1))
 
 
-def full(log_density: LogDensity, state: Tensor, count: int) -> Tensor:
+def _full(log_density: LogDensity, state: Tensor, count: int) -> Tensor:
     """Return the state with the batch dimensions of the density's own parameters, too."""
     with torch.no_grad():
-        batch = log_density(parts(state, count)[0]).shape
+        batch = log_density(_parts(state, count)[0]).shape
     return state.expand(*torch.broadcast_shapes(batch, state.shape[:-1]), state.shape[-1])
 
 
-def volume_preserved(*vectors: Tensor) -> tuple[Tensor, Tensor]:
+def _volume_preserved(*vectors: Tensor) -> tuple[Tensor, Tensor]:
     """Return the state of these vectors, and zero as log-determinant."""
     state = torch.cat(vectors, -1)
     return state, state.new_zeros(state.shape[:-1])
 
 
-def check_step_size(step_size: object, *, positive: bool = False) -> None:
+def _check_step_size(step_size: object, *, positive: bool = False) -> None:
     """Check a step size that is a number; a tensor's values are not looked at.
 
     Example:
-        >>> check_step_size(-0.1, positive=True)
+        >>> _check_step_size(-0.1, positive=True)
         Traceback (most recent call last):
         ...
         ValueError: step_size must be positive, got -0.1

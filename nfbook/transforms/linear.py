@@ -64,25 +64,25 @@ class PLU(Transform):
     @property
     def matrix(self) -> Tensor:
         """The matrix P L U, `(*, D, D)`. The transform never forms it."""
-        matrix = unit_lower(self.weights) @ upper(self.weights)
+        matrix = _unit_lower(self.weights) @ _upper(self.weights)
         # P moves the rows, so it acts on each column.
         return matrix if self.permutation is None else self.permutation(matrix.mT).mT
 
     def _call_and_ladj(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Multiply by U, L and P, then shift."""
-        y = product(unit_lower(self.weights), product(upper(self.weights), z))
+        y = product(_unit_lower(self.weights), product(_upper(self.weights), z))
         if self.permutation is not None:
             y = self.permutation(y)
-        return y + self.shift, log_det(self.weights).expand(y.shape[:-1])
+        return y + self.shift, _log_det(self.weights).expand(y.shape[:-1])
 
     def _inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Shift back, put into the old order, then solve with L and U."""
         z = y - self.shift
         if self.permutation is not None:
             z = self.permutation.inv(z)
-        z = triangular_solve(unit_lower(self.weights), z, is_upper=False)
-        z = triangular_solve(upper(self.weights), z, is_upper=True)
-        return z, -log_det(self.weights).expand(z.shape[:-1])
+        z = triangular_solve(_unit_lower(self.weights), z, is_upper=False)
+        z = triangular_solve(_upper(self.weights), z, is_upper=True)
+        return z, -_log_det(self.weights).expand(z.shape[:-1])
 
 
 class QR(Transform):
@@ -137,36 +137,36 @@ class QR(Transform):
     @property
     def matrix(self) -> Tensor:
         """The matrix Q R, `(*, D, D)`. The transform never forms it."""
-        return self.reflections.matrix.mT @ upper(self.weights)
+        return self.reflections.matrix.mT @ _upper(self.weights)
 
     @property
     def reflections(self) -> Householder:
         r"""The reflections, :math:`\mathbf{H}_1` first: together they are the inverse of Q."""
         # The last column has nothing below the diagonal to be cleared.
-        return Householder(unit_lower(self.weights).mT[..., :-1, :])
+        return Householder(_unit_lower(self.weights).mT[..., :-1, :])
 
     def _call_and_ladj(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Multiply by R, reflect, then shift."""
-        y = self.reflections.inv(product(upper(self.weights), z)) + self.shift
-        return y, log_det(self.weights).expand(y.shape[:-1])
+        y = self.reflections.inv(product(_upper(self.weights), z)) + self.shift
+        return y, _log_det(self.weights).expand(y.shape[:-1])
 
     def _inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Shift back, reflect in the opposite order, then solve with R."""
-        z = triangular_solve(upper(self.weights), self.reflections(y - self.shift), is_upper=True)
-        return z, -log_det(self.weights).expand(z.shape[:-1])
+        z = triangular_solve(_upper(self.weights), self.reflections(y - self.shift), is_upper=True)
+        return z, -_log_det(self.weights).expand(z.shape[:-1])
 
 
-def unit_lower(weights: Tensor) -> Tensor:
+def _unit_lower(weights: Tensor) -> Tensor:
     """Return what stands below the diagonal, with ones on the diagonal."""
     identity = torch.eye(weights.shape[-1], dtype=weights.dtype, device=weights.device)
     return weights.tril(-1) + identity
 
 
-def upper(weights: Tensor) -> Tensor:
+def _upper(weights: Tensor) -> Tensor:
     """Return what stands above the diagonal, with the diagonal's exponential."""
     return weights.triu(1) + torch.diag_embed(weights.diagonal(dim1=-2, dim2=-1).exp())
 
 
-def log_det(weights: Tensor) -> Tensor:
-    """Return the logarithm of the determinant of `upper`, the sum of the diagonal."""
+def _log_det(weights: Tensor) -> Tensor:
+    """Return the logarithm of the determinant of `_upper`, the sum of the diagonal."""
     return weights.diagonal(dim1=-2, dim2=-1).sum(-1)

@@ -117,7 +117,7 @@ def adaptive(
         "options": {
             # Every number of every point is held to the tolerance. An average over the points
             # would let one of them be wrong among many that are easy.
-            "norm": largest,
+            "norm": _largest,
             # The library's own guess is differentiated too, and far too short where v is zero.
             "first_step": first_step,
             # The last step ends at the end. Otherwise it would go past it, and the end would be
@@ -133,7 +133,7 @@ def adaptive(
                 scaled, state, times, adjoint_params=adjoint_parameters, **arguments
             )
             if path.requires_grad:
-                path.register_hook(first_derivatives_only)
+                path.register_hook(_first_derivatives_only)
     except AssertionError as error:
         raise RuntimeError(f"the adaptive solver cannot go on: {error}") from error
     except RuntimeError as error:
@@ -146,12 +146,12 @@ def adaptive(
     return end_of_path
 
 
-def first_derivatives_only(gradient: Tensor) -> None:
+def _first_derivatives_only(gradient: Tensor) -> None:
     """Refuse to make a graph of the gradient, from which the adjoint's part would be missing."""
     if torch.is_grad_enabled():
         raise RuntimeError("second derivatives need adjoint=False")
 
 
-def largest(values: Tensor) -> Tensor:
+def _largest(values: Tensor) -> Tensor:
     """Return the largest absolute value."""
     return values.abs().max()

@@ -82,14 +82,14 @@ class Radial(Transform):
     def _call_and_ladj(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Stretch the offset from the centre."""
         offset = z - self.center
-        s = length(offset) / self.alpha
+        s = _length(offset) / self.alpha
         a, ladj = self._stretch(s, z.shape[-1])
         return self.center + a.unsqueeze(-1) * offset, ladj
 
     def _inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Solve the quadratic equation, then undo the stretch."""
         offset = y - self.center
-        image = length(offset) / self.alpha
+        image = _length(offset) / self.alpha
         ratio = shrinkage(image, self.log_slope.exp())
         _, ladj = self._stretch(ratio * image, y.shape[-1])
         return self.center + ratio.unsqueeze(-1) * offset, -ladj
@@ -104,7 +104,7 @@ class Radial(Transform):
         return a, (features - 1) * a.log() + along.log()
 
 
-def length(offset: Tensor) -> Tensor:
+def _length(offset: Tensor) -> Tensor:
     """Return the Euclidean norm, whose gradient at zero is taken to be zero.
 
     The largest entry of each vector is brought to one, so that no square overflows or vanishes.

@@ -78,7 +78,7 @@ class RationalQuadratic(Transform):
         """Find each coordinate's bin, and evaluate the formula."""
         x, y, d = knots(self.raw, self.slope)
         at = (z / self.bound).clamp(-1, 1)
-        (x0, x1), (y0, y1), (d0, d1) = ends_of_bin(at, x, (x, y, d))
+        (x0, x1), (y0, y1), (d0, d1) = _ends_of_bin(at, x, (x, y, d))
         p = (at - x0) / (x1 - x0)
         s = (y1 - y0) / (x1 - x0)
         below, above, log_slope = evaluate(p, 1 - p, s, d0 / s, d1 / s)
@@ -88,7 +88,7 @@ class RationalQuadratic(Transform):
         """Find each coordinate's bin, and solve the quadratic equation."""
         x, table, d = knots(self.raw, self.slope)
         at = (y / self.bound).clamp(-1, 1)
-        (x0, x1), (y0, y1), (d0, d1) = ends_of_bin(at, table, (x, table, d))
+        (x0, x1), (y0, y1), (d0, d1) = _ends_of_bin(at, table, (x, table, d))
         s = (y1 - y0) / (x1 - x0)
         p, q = solve_bin((at - y0) / (y1 - y0), d0 / s, d1 / s)
         _, _, log_slope = evaluate(p, q, s, d0 / s, d1 / s)
@@ -134,16 +134,16 @@ def knots(raw: Tensor, slope: float) -> tuple[Tensor, Tensor, Tensor]:
     left, right = log_s[..., :-1], log_s[..., 1:]
     reach = limit - 2 * torch.maximum(left.abs(), right.abs())
     log_d = 0.5 * (left + right) + soft_bound(bend, reach)
-    return places(log_width.exp()), places(log_height.exp()), functional.pad(log_d, (1, 1)).exp()
+    return _places(log_width.exp()), _places(log_height.exp()), functional.pad(log_d, (1, 1)).exp()
 
 
-def places(shares: Tensor) -> Tensor:
+def _places(shares: Tensor) -> Tensor:
     """Return where the bins that share [-1, 1] begin and end, `(*, K + 1)`."""
     inner = 2 * shares[..., :-1].cumsum(-1) - 1
     return functional.pad(functional.pad(inner, (1, 0), value=-1.0), (0, 1), value=1.0)
 
 
-def ends_of_bin(
+def _ends_of_bin(
     at: Tensor, edges: Tensor, tables: tuple[Tensor, ...]
 ) -> list[tuple[Tensor, Tensor]]:
     """Return what each table says of the two ends of the bin in which a point lies."""

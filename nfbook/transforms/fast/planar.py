@@ -105,7 +105,7 @@ class _Planar(torch.autograd.Function):
 
     @staticmethod
     def forward(z: Tensor, w: Tensor, u: Tensor, b: Tensor) -> tuple[Tensor, ...]:
-        blocks = cut(w.shape[1])
+        blocks = _cut(w.shape[1])
         a = torch.cat([(w[:, block] * u[:, block]).sum(-1) for block in blocks], 1)
         squared = torch.cat([w[:, block].square().sum(-1) for block in blocks], 1)
         s = slope_at_zero(a)
@@ -151,7 +151,7 @@ class _Planar(torch.autograd.Function):
             *(value.flatten(0, 1) for value in first)
         )
         # In the last ones, three and a Gram matrix for each block, the layers come first.
-        count = len(output) - 3 - len(cut(first[1].shape[2]))
+        count = len(output) - 3 - len(_cut(first[1].shape[2]))
         sets = [value.unflatten(0, (size, -1)) for value in output[:count]]
         by_layer = [value.unflatten(-2, (size, -1)).movedim(-3, 0) for value in output[count:]]
         return (*sets, *by_layer), (0,) * len(output)
@@ -169,7 +169,7 @@ class _Planar(torch.autograd.Function):
 
             pull_back: Any = torch.func.vjp(plain, z, w, u, b)[1]
             return pull_back((grad_y, grad_ladj))
-        blocks = cut(w.shape[1])
+        blocks = _cut(w.shape[1])
         n = len(blocks)
         ys, u_hats = [z, *saved[: n - 1]], saved[n - 1 : 2 * n - 1]
         h, slope, slopes, *grams = saved[2 * n - 1 :]
@@ -203,11 +203,11 @@ class _Planar(torch.autograd.Function):
         return grad_y, grad_w, grad_u, x.sum(-1).mT
 
 
-def cut(count: int) -> list[slice]:
+def _cut(count: int) -> list[slice]:
     """Cut this number of layers into nearly equal blocks.
 
     Example:
-        >>> cut(82)
+        >>> _cut(82)
         [slice(0, 27, None), slice(27, 54, None), slice(54, 82, None)]
     """
     number = -(-count // BLOCK)
