@@ -109,7 +109,12 @@ class CouplingFlow(Flow):
 
 
 class Constant(nn.Module):
-    """The conditioner of a layer that has nothing to look at: free parameters."""
+    """The conditioner of a layer that has nothing to look at: free parameters.
+
+    Example:
+        >>> Constant(2)(torch.zeros(5, 0)).shape
+        torch.Size([2])
+    """
 
     def __init__(self, outputs: int) -> None:
         super().__init__()
