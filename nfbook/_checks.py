@@ -287,11 +287,11 @@ def check_callable(name: str, value: object) -> None:
         raise TypeError(f"{name} must be a function, got {type(value).__name__}")
 
 
-def check_generator(name: str, value: object) -> None:
-    """Check that ``value`` is a ``torch.Generator``: randomness is always explicit."""
-    if not isinstance(value, torch.Generator):
+def check_generator(generator: object) -> None:
+    """Check that ``generator`` is a ``torch.Generator``, or None for torch's global one."""
+    if generator is not None and not isinstance(generator, torch.Generator):
         raise TypeError(
-            f"{name} must be a torch.Generator, got {type(value).__name__}; "
+            f"generator must be a torch.Generator, got {type(generator).__name__}; "
             "make one with torch.Generator().manual_seed(0)"
         )
 

@@ -121,8 +121,7 @@ def _check(distribution: object, shape: object, generator: object) -> None:
     assert isinstance(shape, tuple)
     for size in shape:
         check_count("every size in shape", size)
-    if generator is not None:
-        check_generator("generator", generator)
+    check_generator(generator)
 
 
 def _check_reparametrised(distribution: Distribution) -> None:

@@ -326,8 +326,7 @@ def subsample(
         (torch.Size([2, 1]), None)
     """
     check_count("size", size)
-    if generator is not None:
-        check_generator("generator", generator)
+    check_generator(generator)
     device = batches.device if generator is None else generator.device
     kept: list[Tensor] = []
     for x, weights in batches.weighted():

@@ -148,8 +148,7 @@ class ParametricFlow(Flow):
         super().__init__(features, context)
         self.length = self.default_length if length is None else length
         check_count("length", self.length)
-        if generator is not None:
-            check_generator("generator", generator)
+        check_generator(generator)
         start = self.start(self.length, generator)
         self.parameters_of = ConditionalParameters(
             start, context, hidden_features, generator=generator

@@ -124,8 +124,7 @@ class CNF(Flow):
         super().__init__(features, context)
         check_count("length", length)
         check_solver(tolerance, method, steps, adjoint)
-        if generator is not None:
-            check_generator("generator", generator)
+        check_generator(generator)
         self.tolerance, self.method = tolerance, method
         self.steps, self.adjoint = steps, adjoint
         # Without a velocity the flow is the identity. The time is one more input.

@@ -68,7 +68,7 @@ class StandardNormal(Distribution):
         if generator is None:
             # Without the argument: torch.compile knows no generator for sizes that may change.
             return torch.randn(shape, dtype=like.dtype, device=like.device)
-        check_generator("generator", generator)
+        check_generator(generator)
         return torch.randn(shape, generator=generator, dtype=like.dtype, device=like.device)
 
     def log_prob(self, value: Tensor) -> Tensor:

@@ -78,8 +78,7 @@ class TargetedFlow(Flow):
         check_count("length", length)
         if not check_real("step_size", step_size) > 0:
             raise ValueError(f"step_size must be positive, got {step_size}")
-        if generator is not None:
-            check_generator("generator", generator)
+        check_generator(generator)
         super().__init__(features + self.auxiliary(features, length), context)
         self.log_density = log_density
         self.position_size, self.length = features, length

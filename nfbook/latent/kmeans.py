@@ -390,8 +390,7 @@ class KMeans(GaussianMixture):
             )
         check_range(variance, dtype)
         lowest = floor * variance.expand(batches.dim)
-        if generator is not None:
-            check_generator("generator", generator)
+        check_generator(generator)
         if start is None:
             size = max(SAMPLE, 20 * num_clusters)
             sample, counts = subsample(batches, size, generator=generator)

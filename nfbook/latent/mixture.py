@@ -320,8 +320,7 @@ class GaussianMixture(LatentVariableModel):
             (torch.Size([5, 2]), torch.Size([5]))
         """
         check_count("n", n)
-        if generator is not None:
-            check_generator("generator", generator)
+        check_generator(generator)
         # Where the generator is, so that a seed gives the same draws on any device.
         there = self.means.device if generator is None else generator.device
         z = torch.multinomial(self.weights.to(there), n, replacement=True, generator=generator)
@@ -606,8 +605,7 @@ class GaussianMixture(LatentVariableModel):
         def m_step(model: GaussianMixture, statistics: MixtureStatistics) -> GaussianMixture:
             return _not_collapsed(model.m_step(statistics, lowest), overall)
 
-        if generator is not None:
-            check_generator("generator", generator)
+        check_generator(generator)
         if start is None:
             seen, counts = subsample(batches, SAMPLE, generator=generator)
             starts = [

@@ -47,8 +47,7 @@ def k_means_plus_plus(
     """
     check_tensor("x", x, ("n", "D"))
     check_count("num_clusters", num_clusters)
-    if generator is not None:
-        check_generator("generator", generator)
+    check_generator(generator)
     device = x.device if generator is None else generator.device
     if weights is None:
         first = int(torch.randint(len(x), (), generator=generator, device=device))

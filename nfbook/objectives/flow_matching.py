@@ -77,8 +77,7 @@ def flow_matching_loss(
     """
     check_type("flow", flow, CNF, "a CNF")
     check_type("x", x, Tensor, "a torch.Tensor")
-    if generator is not None:
-        check_generator("generator", generator)
+    check_generator(generator)
     if not 0 <= check_real("sigma_min", sigma_min) < 1:
         raise ValueError(f"sigma_min must be at least 0 and below 1, got {sigma_min}")
     like = flow.like

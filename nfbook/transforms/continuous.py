@@ -278,6 +278,5 @@ def rademacher(like: Tensor, *, generator: torch.Generator | None = None) -> Ten
                 [1., 1., 1.]])
     """
     check_type("like", like, Tensor, "a torch.Tensor")
-    if generator is not None:
-        check_generator("generator", generator)
+    check_generator(generator)
     return torch.empty_like(like).bernoulli_(0.5, generator=generator) * 2 - 1

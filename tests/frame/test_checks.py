@@ -123,7 +123,7 @@ HUGE = 10**400
             "a and c must have the same dtype, got torch.float32 and torch.float64",
         ),
         (
-            lambda: check_generator("generator", 0),
+            lambda: check_generator(0),
             TypeError,
             r"generator must be a torch.Generator, got int; make one with",
         ),
@@ -149,7 +149,8 @@ def test_accepted():
     check_zero_one("a", torch.tensor([1.0, 0.0]))
     check_count("n", 0, minimum=0)
     check_fraction("a", 0.5)
-    check_generator("generator", torch.Generator())
+    check_generator(torch.Generator())
+    check_generator(None)
     check_same_dtype(a=torch.zeros(1))
     check_type("x", "word", int | str, "a number or a word")
     check_callable("f", math.exp)

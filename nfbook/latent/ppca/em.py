@@ -95,8 +95,7 @@ def em(
     check_stopping(tolerance, max_iterations)
     check_type("accelerate", accelerate, bool, "True or False")
     check_type("progress", progress, bool, "True or False")
-    if generator is not None:
-        check_generator("generator", generator)
+    check_generator(generator)
     batches = Batches(x, missing=missing, weights=weights)
     check_latent_dim(latent_dim, batches.dim)
     if start is None:

@@ -274,8 +274,7 @@ class PPCA(LatentVariableModel):
             Observations `(n, D)` and latent variables `(n, d)`.
         """
         check_count("n", n)
-        if generator is not None:
-            check_generator("generator", generator)
+        check_generator(generator)
         like: dict[str, Any] = {
             "dtype": self.mean.dtype,
             "device": self.mean.device,
@@ -536,8 +535,7 @@ class PPCA(LatentVariableModel):
             if options.pop("start", None) is not None:
                 raise ValueError('start must be None for the closed form; method="em" has one')
             generator = options.pop("generator", None)
-            if generator is not None:
-                check_generator("generator", generator)
+            check_generator(generator)
             check_type("progress", options.pop("progress", True), bool, "True or False")
         known = inspect.signature(function).parameters.keys() - {"x", "latent_dim", "kind"}
         foreign = sorted(options.keys() - known)

@@ -90,8 +90,7 @@ def stochastic_gradient_step(
         tensor([0.5000, 1.5000])
     """
     check_type("model", model, PPCA, "a PPCA")
-    if generator is not None:
-        check_generator("generator", generator)
+    check_generator(generator)
     _check_step_size(step_size)
     model.check_observations(x, missing)
     if x.ndim != 2:
@@ -176,8 +175,7 @@ def stochastic_gradient_em(
     check_type("average", average, bool, "True or False")
     check_stopping(tolerance, 1)
     check_type("progress", progress, bool, "True or False")
-    if generator is not None:
-        check_generator("generator", generator)
+    check_generator(generator)
     pieces = Batches(x, missing=missing)
     if not isinstance(x, Tensor):
         raise TypeError(
