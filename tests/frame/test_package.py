@@ -92,6 +92,7 @@ ORDER = [
     "flows",
     "latent",
     "objectives",
+    "cases",
 ]
 
 
