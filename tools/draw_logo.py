@@ -47,9 +47,11 @@ def svg(width: int, height: int, content: str) -> str:
 
 def draw() -> dict[str, str]:
     """Return the logo's files: the sidebar's, with the name, and the favicon."""
+    # The font is the reader's, and its letters may be wide: the name keeps its length.
     name = (
         '  <text x="108" y="66" font-family="system-ui, sans-serif" font-size="44" '
-        'font-weight="600" fill="#5a87b5">nfbook</text>'
+        'font-weight="600" fill="#5a87b5" textLength="152" lengthAdjust="spacingAndGlyphs">'
+        "nfbook</text>"
     )
     return {
         "logo.svg": svg(266, 100, f"{mark()}\n{name}"),
