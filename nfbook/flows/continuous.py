@@ -44,6 +44,22 @@ class TanhField(VectorField):
     def __init__(self, layers: Sequence[tuple[Tensor, Tensor]]) -> None:
         self.layers = tuple(layers)
 
+    @classmethod
+    def of(cls, network: MLP, context: Tensor | None = None) -> TanhField:
+        """Return the velocity that a network gives for a context.
+
+        The context acts on the first layer, as a bias that stays the same along the whole path.
+        The tensors are copies, so the field stays as it is when an optimiser changes the network.
+
+        Arguments:
+            network: Its input is a point with the time behind it, D + 1 numbers; its activations
+                are taken to be tanh.
+            context: c, `(*, C)`; None for a network without.
+        """
+        first = (cast(Tensor, network.weight), network.start(context))
+        others = [(one.weight, one.bias) for one in network.layers if isinstance(one, nn.Linear)]
+        return cls([(weight.clone(), bias.clone()) for weight, bias in [first, *others]])
+
     def __call__(self, t: Tensor, z: Tensor) -> Tensor:
         """Return the velocity, `(*, D)`, at times `(*)` and points `(*, D)`."""
         hidden = self._first(t, z)
@@ -188,15 +204,4 @@ class CNF(Flow):
 
     def fields(self, context: Tensor | None = None) -> list[TanhField]:
         """Return the velocity of each part of the time."""
-        return [field(cast(MLP, network), context) for network in self.networks]
-
-
-def field(network: MLP, context: Tensor | None) -> TanhField:
-    """Return the velocity that a network gives for a context.
-
-    The context acts on the first layer, as a bias that stays the same along the whole path.
-    """
-    first = (cast(Tensor, network.weight), network.start(context))
-    others = [(each.weight, each.bias) for each in network.layers if isinstance(each, nn.Linear)]
-    # Copies: a distribution stays as it is when an optimiser changes the network's own tensors.
-    return TanhField([(weight.clone(), bias.clone()) for weight, bias in [first, *others]])
+        return [TanhField.of(cast(MLP, network), context) for network in self.networks]

@@ -14,7 +14,7 @@ from nfbook._checks import check_count, check_widths
 from nfbook.networks._bound import BoundNetwork, Snapshot, are_plain, bound_layers
 from nfbook.networks._layers import FirstLayer, is_plain, linear
 
-__all__ = ["BoundMaskedMLP", "MaskedLinear", "MaskedMLP", "Steps"]
+__all__ = ["BoundMaskedMLP", "MaskedLinear", "MaskedMLP", "Steps", "units_by_degree"]
 
 
 class MaskedLinear(nn.Module):

@@ -13,7 +13,7 @@ from nfbook.networks.masked import Steps
 from nfbook.transforms.base import Transform
 from nfbook.transforms.univariate import Univariate
 
-__all__ = ["Autoregressive"]
+__all__ = ["Autoregressive", "rows_in_order"]
 
 
 class Autoregressive(Transform):
@@ -105,6 +105,12 @@ class Autoregressive(Transform):
 
 
 def rows_in_order(y: Tensor, batch: torch.Size, order: Tensor) -> tuple[Tensor, ...]:
-    """Return the coordinates of all N points, `(N)` each, as they come in order."""
+    """Return the coordinates of all N points, `(N)` each, as they come in order.
+
+    Example:
+        >>> y = torch.tensor([[1.0, 2.0, 3.0]])
+        >>> rows_in_order(y, torch.Size([1]), torch.tensor([2, 0, 1]))
+        (tensor([3.]), tensor([1.]), tensor([2.]))
+    """
     points = y.expand(*batch, -1).reshape(batch.numel(), len(order))
     return points.mT.index_select(0, order).unbind()

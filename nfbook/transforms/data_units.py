@@ -8,7 +8,7 @@ from torch import Tensor
 from nfbook._checks import check_tensor
 from nfbook.transforms.elementwise import Affine
 
-__all__ = ["DataUnits"]
+__all__ = ["DataUnits", "mean_and_log_std"]
 
 
 class DataUnits(Affine):
@@ -50,7 +50,12 @@ class DataUnits(Affine):
 
 
 def mean_and_log_std(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and log standard deviation of each column, see `DataUnits.from_data`."""
+    """Return mean and log standard deviation of each column, see `DataUnits.from_data`.
+
+    Example:
+        >>> mean_and_log_std(torch.tensor([[1.0], [3.0]]))
+        (tensor([2.]), tensor([0.]))
+    """
     check_tensor("x", x, ("*", "D"))
     x = x.detach().reshape(-1, x.shape[-1])
     mean = x.mean(0)

@@ -8,7 +8,7 @@ from torch import Tensor
 from nfbook._checks import check_count, check_real, check_type
 from nfbook.transforms.bounded import Box
 
-__all__ = ["dequantise", "pixel_box", "quantise"]
+__all__ = ["dequantise", "pixel_box", "quantise", "within_cell"]
 
 # How many machine epsilons lie between the edge of a cell and the nearest point that is drawn in
 # it. From x to its logit and back, at most one epsilon is lost for an alpha up to 1/4.
@@ -71,6 +71,10 @@ def within_cell(k: Tensor, u: Tensor, levels: int = 256) -> Tensor:
     Rounding must not carry a point over the edge of its cell. It would: in float32,
     :math:`255 + (1 - 2^{-24})` is 256. So u is first moved to the middle of one of many equal parts
     of [0, 1). In float32 there are 2048 parts for 256 levels, in float64 2⁴⁰.
+
+    Example:
+        >>> within_cell(torch.tensor([0, 3]), torch.tensor([0.5, 0.5]), levels=4) * 4
+        tensor([0.5000, 3.5000])
     """
     parts = int(1 / (2 * ROUNDINGS * torch.finfo(u.dtype).eps * levels))
     if parts < 1:

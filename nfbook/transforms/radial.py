@@ -8,7 +8,7 @@ from torch import Tensor
 from nfbook.transforms._parameters import check_parameters
 from nfbook.transforms.base import Transform
 
-__all__ = ["Radial"]
+__all__ = ["Radial", "shrinkage"]
 
 
 class Radial(Transform):
@@ -126,6 +126,12 @@ def shrinkage(image: Tensor, rho: Tensor) -> Tensor:
         \qquad w = \sqrt{(s' - \rho)^2 + 4 s'},
 
     and the form is taken in which nothing cancels. The second one holds at the centre, too.
+
+    Example:
+        With ρ = 2 and s' = 2 the root is s = √2:
+
+        >>> shrinkage(torch.tensor(2.0), torch.tensor(2.0)) * 2
+        tensor(1.4142)
     """
     image, rho = torch.broadcast_tensors(image, rho)
     # In units of s' + ρ, so that no square overflows.

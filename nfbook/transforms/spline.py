@@ -11,7 +11,7 @@ from torch.nn import functional
 from nfbook.transforms.base import Transform
 from nfbook.transforms.elementwise import soft_bound
 
-__all__ = ["RationalQuadratic"]
+__all__ = ["RationalQuadratic", "evaluate", "knots", "solve_bin"]
 
 # How much of the range of log-slopes the bins use, on either side. With 1/2 a derivative between
 # two extreme bins would have no choice left, and its parameter no gradient.
@@ -123,6 +123,11 @@ def knots(raw: Tensor, slope: float) -> tuple[Tensor, Tensor, Tensor]:
     Arguments:
         raw: `(*, 3K - 1)`; zeros give knots of the identity.
         slope: λ.
+
+    Example:
+        >>> x, y, derivatives = knots(torch.zeros(5), slope=1e-3)
+        >>> x, derivatives
+        (tensor([-1.,  0.,  1.]), tensor([1., 1., 1.]))
     """
     bins = (raw.shape[-1] + 1) // 3
     limit = -math.log(slope)
@@ -155,14 +160,27 @@ def _ends_of_bin(
 def evaluate(
     p: Tensor, q: Tensor, s: Tensor, a: Tensor, b: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return p(p + aq) : q(q + bp), as which y divides its bin, and the log-slope."""
+    """Return p(p + aq) : q(q + bp), as which y divides its bin, and the log-slope.
+
+    Example:
+        >>> half, one = torch.tensor(0.5), torch.tensor(1.0)
+        >>> below, above, log_slope = evaluate(half, half, one, one, one)
+        >>> below / (below + above), log_slope
+        (tensor(0.5000), tensor(0.))
+    """
     u, v = p + a * q, q + b * p
     below, above = p * u, q * v
     return below, above, (s * (q * u + p * v) / (below + above).square()).log()
 
 
 def solve_bin(eta: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Return p and q of the point in the bin above which a share η of its height lies below."""
+    """Return p and q of the point in the bin where a share η of the bin's height lies below y.
+
+    Example:
+        >>> one = torch.tensor(1.0)
+        >>> solve_bin(torch.tensor(0.5), one, one)
+        (tensor(0.5000), tensor(0.5000))
+    """
     rest = 1 - eta
     beta = a * rest - b * eta
     r = torch.sqrt(beta.square() + 4 * eta * rest)

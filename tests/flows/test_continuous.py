@@ -15,7 +15,6 @@ from draws import number, rand, seeded
 from families import Case, make, spread
 
 from nfbook.flows import CNF, TanhField
-from nfbook.flows.continuous import field
 from nfbook.networks import MLP
 from nfbook.transforms import Compose, Continuous, VectorField, rademacher
 
@@ -70,7 +69,7 @@ def off(value, expected):
 def tanh_field(features=3, hidden=(7, 6), context=None, scale=0.7, seed=0):
     size = 0 if context is None else context.shape[-1]
     network = MLP(features + 1, features, hidden, context=size, generator=seeded(seed)).double()
-    return field(spread(network, scale, seed), context)
+    return TanhField.of(spread(network, scale, seed), context)
 
 
 # ---- known solutions ----------------------------------------------------------------------------

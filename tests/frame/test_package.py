@@ -183,6 +183,17 @@ def test_no_module_takes_what_is_private_to_another(module: str):
             assert f"{module}.".startswith(f"{parent}."), f"{source} is private to {parent}"
 
 
+def test_helpers_are_underscored():
+    """A function or a class is named in its module's list of names, or is the module's own."""
+    for module, tree in sources().items():
+        if any(part.startswith("_") for part in module.split(".")):
+            continue  # all of such a module is the package's own
+        public = getattr(importlib.import_module(module), "__all__", [])
+        made = [one.name for one in tree.body if isinstance(one, ast.FunctionDef | ast.ClassDef)]
+        bare = [name for name in made if not name.startswith("_") and name not in public]
+        assert bare == [], module
+
+
 # ---- what modules offer ------------------------------------------------------------------------
 
 
