@@ -126,10 +126,10 @@ def _match_shape(name: str, got: tuple[int, ...], expected: tuple[Dim, ...]) -> 
     return sizes
 
 
-def scalar(name: str, value: object, device: torch.device | None = None) -> Tensor:
+def scalar(name: str, value: object, like: Tensor | None = None) -> Tensor:
     """Return ``value`` as a finite floating-point tensor without dimensions.
 
-    A Python number takes torch's default dtype, and the device; a tensor keeps its own.
+    A Python number takes dtype and device of ``like``, or torch's defaults; a tensor keeps its own.
 
     Example:
         >>> scalar("a", 2.0)
@@ -141,7 +141,7 @@ def scalar(name: str, value: object, device: torch.device | None = None) -> Tens
     """
     if not isinstance(value, Tensor):
         number = check_real(name, value, "a number or a tensor without dimensions")
-        value = torch.tensor(number, device=device)
+        value = torch.tensor(number) if like is None else like.new_tensor(number)
         if number != 0 and value == 0:
             raise ValueError(f"{name} must not vanish in {value.dtype}, got {number}")
     check_tensor(name, value, ())

@@ -386,7 +386,7 @@ class LinearRegression(ConjugateModel[tuple[Tensor, Tensor]]):
         check_tensor("prior_variance", prior_variance, ("D",))
         check_positive("prior_variance", prior_variance)
         self.prior_variance = prior_variance
-        self.noise_variance = scalar("noise_variance", noise_variance)
+        self.noise_variance = scalar("noise_variance", noise_variance, prior_variance)
         check_positive("noise_variance", self.noise_variance)
         check_same_dtype(prior_variance=prior_variance, noise_variance=self.noise_variance)
 
@@ -555,8 +555,8 @@ def log_evidence_by_quadrature(
         The logarithm of the integral, with shape `()`.
 
     Raises:
-        TypeError: The corners are no floating-point tensors, or differ in data type; or
-            ``log_joint`` is no function, or returns anything but tensors of that data type.
+        TypeError: The corners are not floating-point tensors, or differ in dtype; or
+            ``log_joint`` is not a function, or returns anything but tensors of that dtype.
         ValueError: The box is empty, the grid has more than ``max_points`` points, or
             ``log_joint`` returns another shape, NaN or plus infinity.
 

@@ -1,4 +1,4 @@
-"""Random models, with which several pages check their equations.
+"""Random models that several pages use to check their equations.
 
 A generator makes each model, so `verify` and its relatives can draw as many as they need.
 """
@@ -46,7 +46,7 @@ def random_ppca(
 ) -> PPCA:
     r"""Return a model of probabilistic PCA with standard Gaussian numbers as loading and mean.
 
-    Its noise variance lies between ``least`` and 1 more.
+    Its noise variance is uniform between ``least`` and ``least + 1``.
 
     Arguments:
         generator: The source of the numbers.

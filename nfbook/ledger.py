@@ -279,7 +279,7 @@ def verify_mean(
         ✓ eq-variance holds on average: 100000 draws, 5 standard errors
     """
     _check_label(label)
-    # Six standard errors are exceeded by chance once in a thousand million.
+    # Six standard errors, to either side, are exceeded by chance once in 500 million.
     _check_between("sigmas", sigmas, 0, 6)
     _check_between("precision", precision, 0, 0.1)
     check_tensor("draws", draws, ("n", *getattr(draws, "shape", ())[1:]))

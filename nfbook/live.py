@@ -43,7 +43,7 @@ class LiveFigure:
 
     Raises:
         TypeError: ``draw`` is not a function of the named sliders or returns no figure, or the
-            values of a slider are no list, tuple or range of numbers or strings.
+            values of a slider are not a list, tuple or range of numbers or strings.
         ValueError: There is no slider; a slider has fewer than two values, one of them twice or
             NaN; or ``still`` does not give each slider one of its values.
 

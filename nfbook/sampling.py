@@ -28,7 +28,7 @@ def draw(
     A distribution whose ``sample`` or ``rsample`` takes a generator, as that of a flow does, gets
     the given one. Torch's own distributions know the global generator only. Their random numbers
     are made here by a new generator that the given one seeds, on the device where they are drawn,
-    so that the global generators are neither used nor changed, and threads do not meet in them.
+    so that the global generators are neither used nor changed, and threads do not share them.
 
     Arguments:
         distribution: What to draw from.

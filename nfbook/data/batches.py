@@ -208,7 +208,7 @@ class Moments:
         count: The number of observations n.
         mean: Their mean, `(D,)`.
         covariance: Their covariance matrix, `(D, D)`, or its diagonal, `(D,)`.
-        rows: The number of observations with no regard to their weights.
+        rows: The number of observations of positive weight.
 
     Example:
         >>> Moments(1, torch.zeros(2), torch.zeros(2, 2), 1).count

@@ -29,7 +29,7 @@ def find_file(name: str, md5: str, how_to_get: str) -> Path:
             to get it.
         TypeError: An argument is not a string.
         ValueError: The file's checksum differs from ``md5``, ``name`` holds a folder, or ``md5``
-            is no checksum.
+            is not a checksum.
 
     Example:
         >>> find_file("no-such-file.csv", "0" * 32, "It does not exist.")  # doctest: +ELLIPSIS

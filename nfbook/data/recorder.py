@@ -59,8 +59,8 @@ def record(
         FileNotFoundError: There is no such folder.
         TypeError: An argument has the wrong type, or JSON cannot hold a value of the settings or
             of the result. The message says which.
-        ValueError: The name is no such name, a value is infinite or NaN, a seed is negative, or a
-            package is not installed.
+        ValueError: The name has other characters, a value is infinite or NaN, a seed is negative,
+            or a package is not installed.
 
     Example:
         >>> import tempfile

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 
 from nfbook._checks import check_count, check_generator, check_type
+from nfbook.sampling import draw
 from nfbook.transforms.base import Compose, Transform
 
 __all__ = ["FlowDistribution", "StandardNormal"]
@@ -127,7 +128,7 @@ class FlowDistribution(Distribution):
             knows them already.
 
     Raises:
-        TypeError: The base is no distribution, or the transform none of nfbook's.
+        TypeError: The base is not a distribution, or the transform is not nfbook's.
         ValueError: The base has another event shape, or a batch shape that does not fit the
             transform's.
 
@@ -236,12 +237,12 @@ class FlowDistribution(Distribution):
         return y, self.base.log_prob(z) - ladj
 
     def _noise(self, sample_shape: Any, generator: torch.Generator | None) -> Tensor:
+        shape = torch.Size(sample_shape)
         if generator is None:
-            return self.base.rsample(torch.Size(sample_shape))
-        if not isinstance(self.base, StandardNormal):
-            came = type(self.base).__name__
-            raise TypeError(f"base must be a StandardNormal to use a generator, got {came}")
-        return self.base.rsample(torch.Size(sample_shape), generator=generator)
+            return self.base.rsample(shape)
+        if isinstance(self.base, StandardNormal):
+            return self.base.rsample(shape, generator=generator)
+        return draw(self.base, shape, generator=generator, reparametrised=True)
 
     def _points(self, y: Tensor) -> Tensor:
         check_type("value", y, Tensor, "a torch.Tensor")

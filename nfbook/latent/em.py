@@ -42,7 +42,7 @@ S = TypeVar("S", bound=Statistics)
 class EMModel(Protocol[S]):
     """A model that EM can fit."""
 
-    def e_step(self, x: Tensor) -> S:
+    def e_step(self, x: Tensor, *, weights: Tensor | None = None) -> S:
         """Return the expected sufficient statistics under the best q."""
 
     def m_step(self, statistics: S) -> Self:

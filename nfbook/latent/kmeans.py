@@ -120,7 +120,7 @@ class KMeans(GaussianMixture):
 
     def __init__(self, means: Tensor, variance: Tensor | float) -> None:
         count = check_tensor("means", means, ("K", "D"))["K"]
-        variance = scalar("variance", variance, means.device)
+        variance = scalar("variance", variance, means)
         check_same_dtype(means=means, variance=variance)
         check_positive("variance", variance)
         weights = torch.full((count,), 1 / count, dtype=means.dtype, device=means.device)

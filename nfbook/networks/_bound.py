@@ -65,7 +65,7 @@ class Snapshot:
 
     def __init__(self, module: nn.Module, *last: Any) -> None:
         self.module, self.last = module, last
-        # Buffers are no parameters: those of a batch norm, say, go on being updated where they are.
+        # Buffers are not parameters: those of a batch norm go on being updated where they are.
         self.tensors = dict(module.named_buffers())
         for name, parameter in module.named_parameters():
             self.tensors[name] = parameter.clone()

@@ -103,7 +103,7 @@ def elbo(
     Raises:
         TypeError: An argument has the wrong type or dtype.
         ValueError: A shape does not fit, there are no draws, a log density is NaN, or the
-            likelihood is no distribution over whole observations.
+            likelihood is not a distribution over whole observations.
 
     Example:
         >>> from nfbook.latent import PPCA

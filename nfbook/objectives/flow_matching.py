@@ -85,7 +85,13 @@ def flow_matching_loss(
         raise ValueError(f"x must have shape (*, {flow.features}), got {tuple(x.shape)}")
     if x.dtype != like.dtype:
         raise TypeError(f"x must have the flow's dtype, {like.dtype}, got {x.dtype}")
-    x = x.expand(*torch.broadcast_shapes(x.shape[:-1], flow(context).batch_shape), flow.features)
+    given = flow(context).batch_shape
+    try:
+        batch = torch.broadcast_shapes(x.shape[:-1], given)
+    except RuntimeError:
+        wanted = f"batch dimensions that fit those of context, {tuple(given)}"
+        raise ValueError(f"x must have {wanted}, got {tuple(x.shape[:-1])}") from None
+    x = x.expand(*batch, flow.features)
     t = torch.rand(x.shape[:-1], generator=generator, dtype=x.dtype, device=x.device)
     z_0 = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
     u = x - (1 - sigma_min) * z_0

@@ -121,9 +121,9 @@ class Langevin(Transform):
     .. math:: \mathbf{z}_k = \mathbf{z}_{k-1} + \varepsilon \nabla \log \pi(\mathbf{z}_{k-1})
             + \sqrt{2 \varepsilon}\, \boldsymbol{\xi}_k, \qquad k = 1, \dots, K.
 
-    They are no bijection of z alone, since many positions and noises meet in one place. The pair is
-    mapped one to one if the step also keeps the noise, with its sign reversed, that would lead back
-    in the same manner. It is defined by :math:`\mathbf{z}_{k-1} = \mathbf{z}_k + \varepsilon \nabla
+    They are not a bijection of z alone, since many positions and noises meet in one place. The pair
+    is mapped one to one if the step also keeps the noise, with its sign reversed, that would lead
+    back in the same manner. It is defined by :math:`\mathbf{z}_{k-1} = \mathbf{z}_k + \varepsilon \nabla
     \log \pi(\mathbf{z}_k) - \sqrt{2 \varepsilon}\, \boldsymbol{\xi}'_k`, so
 
     .. math:: \boldsymbol{\xi}'_k = \boldsymbol{\xi}_k + \sqrt{\varepsilon / 2}\,
@@ -145,7 +145,7 @@ class Langevin(Transform):
 
     Raises:
         ValueError: The step size is a number that is not positive, or the size of the vectors given
-            to the transform is no multiple of K + 1.
+            to the transform is not a multiple of K + 1.
 
     Example:
         >>> flow = Langevin(lambda z: -0.5 * z.square().sum(-1), 0.02)

@@ -55,8 +55,9 @@ def test_a_base_of_ones_own():
     q = FlowDistribution(base, t)
     torch.testing.assert_close(q.log_prob(torch.ones(2)), base.log_prob(torch.zeros(2)))
     assert q.sample((5,)).shape == (5, 2)
-    with pytest.raises(TypeError, match="base must be a StandardNormal to use a generator"):
-        q.sample(generator=seeded())
+    drawn = [q.sample((5,), generator=seeded()) for _ in range(2)]
+    assert torch.equal(*drawn)
+    assert not torch.equal(drawn[0], q.sample((5,), generator=seeded(1)))
     with pytest.raises(ValueError, match=r"base must have event shape \(D,\), got \(\)"):
         FlowDistribution(Normal(0.0, 1.0), t)
 

@@ -189,6 +189,10 @@ def test_bad_input():
         flow_matching_loss(torch.nn.Linear(2, 2), x, **options)
     with pytest.raises(TypeError, match=r"x must be a torch.Tensor, got list"):
         flow_matching_loss(flow, [1.0, 2.0], **options)
+    with pytest.raises(
+        ValueError, match=r"x must have batch dimensions that fit .*\(4,\), got \(3,"
+    ):
+        flow_matching_loss(CNF(2, context=1), x, context=torch.zeros(4, 1), **options)
     with pytest.raises(ValueError, match=r"x must have shape \(\*, 2\), got \(3, 1\)"):
         flow_matching_loss(flow, x[:, :1], **options)
     with pytest.raises(TypeError, match=r"x must have the flow's dtype, torch.float32"):

@@ -45,7 +45,7 @@ def closed_form(
         The model, in the dtype of x, and a history with one entry.
 
     Raises:
-        TypeError: An argument has the wrong type,
+        TypeError: An argument has the wrong type.
         ValueError: As `PPCA.fit`.
 
     Example:

@@ -82,7 +82,7 @@ class PPCA(LatentVariableModel):
         dim = check_tensor("loading", loading, ("D", "d"))["D"]
         check_tensor("mean", mean, (dim,))
         check_precision("loading", loading)
-        noise_variance = scalar("noise_variance", noise_variance)
+        noise_variance = scalar("noise_variance", noise_variance, loading)
         check_same_dtype(loading=loading, mean=mean, noise_variance=noise_variance)
         check_positive("noise_variance", noise_variance)
         self.loading = loading
