@@ -123,8 +123,9 @@ class Langevin(Transform):
 
     They are not a bijection of z alone, since many positions and noises meet in one place. The pair
     is mapped one to one if the step also keeps the noise, with its sign reversed, that would lead
-    back in the same manner. It is defined by :math:`\mathbf{z}_{k-1} = \mathbf{z}_k + \varepsilon \nabla
-    \log \pi(\mathbf{z}_k) - \sqrt{2 \varepsilon}\, \boldsymbol{\xi}'_k`, so
+    back in the same manner. It is defined by
+    :math:`\mathbf{z}_{k-1} = \mathbf{z}_k + \varepsilon \nabla \log \pi(\mathbf{z}_k)
+    - \sqrt{2 \varepsilon}\, \boldsymbol{\xi}'_k`, so
 
     .. math:: \boldsymbol{\xi}'_k = \boldsymbol{\xi}_k + \sqrt{\varepsilon / 2}\,
         \bigl(\nabla \log \pi(\mathbf{z}_{k-1}) + \nabla \log \pi(\mathbf{z}_k)\bigr).
