@@ -105,15 +105,21 @@ def test_every_setting_is_drawn_and_put_in_words(figure):
         })""",
         settings,
     )
-    wrong = re.compile("NaN|Infinity|undefined|null")
-    assert [
-        values for values, (html, _) in zip(settings, shown, strict=True) if wrong.search(html)
-    ] == []
+    for values, (html, _) in zip(settings, shown, strict=True):
+        assert not re.search("NaN|Infinity|undefined|null", html), values
     assert len({label for _, label in shown}) == len(settings), "the label tells them apart"
 
 
 def test_a_setting_is_read_out_as_it_is(figure):
     """A value between the slider's steps, as Python may set it, is not rounded to them."""
+
+    def read_out(**values: float) -> list[tuple[str, str]]:
+        figure.show(**values)
+        return figure.place.evaluate(
+            """(place) => [...place.querySelectorAll("input[type=range]")]
+                .map((slider) => [slider.ariaValueText, slider.parentElement.innerText])"""
+        )
+
     for name, trait in figure.kind.class_traits().items():
         if isinstance(trait, Count):
             value = trait.high // 3
@@ -121,14 +127,8 @@ def test_a_setting_is_read_out_as_it_is(figure):
             value = round(trait.low + 0.377 * (trait.high - trait.low), 2) + 0.003
         else:
             continue
-        texts = """(place) => [...place.querySelectorAll("input[type=range]")]
-            .map((slider) => [slider.ariaValueText, slider.parentElement.innerText])"""
-        figure.show()
-        before = figure.place.evaluate(texts)
-        figure.show(**{name: value})
-        (changed,) = (
-            now for was, now in zip(before, figure.place.evaluate(texts), strict=True) if was != now
-        )
+        both = zip(read_out(), read_out(**{name: value}), strict=True)
+        (changed,) = (now for before, now in both if now != before)
         for text in changed:
             numbers = [float(n) for n in re.findall(r"-?[\d.]+", text.replace("−", "-"))]
             assert numbers == [pytest.approx(value, abs=1e-9)], (name, text)
@@ -195,7 +195,8 @@ def press(figure: Figure, key: str) -> dict[str, object]:
 
 def slide(figure: Figure) -> str:
     """Move the focused slider to both ends and a step back from them; return its value's name."""
-    low = press(figure, "Home")
+    figure.page.keyboard.press("Home")
+    low = figure.values()
     above = press(figure, "ArrowRight")
     (name,) = (name for name in low if low[name] != above[name])
     trait = figure.kind.class_traits()[name]
@@ -320,7 +321,8 @@ def test_colours_follow_the_theme(figure):
             document.body.dataset.jpThemeLight = "false";
         }"""
     )
-    assert {name: colours(figure)[name] for name in curves} == {name: dark[name] for name in curves}
+    laboratory = colours(figure)
+    assert [laboratory[name] for name in curves] == [dark[name] for name in curves]
 
 
 def colours(figure: Figure, theme: str | None = None) -> dict[str, tuple[float, ...]]:
@@ -600,7 +602,10 @@ def test_values_can_be_read_and_set(kind):
 def test_stored_form(kind):
     """What a notebook stores: the values alone, and how to write the figure in Python."""
     for values in kind().values(), grid(kind)[-1]:
-        bundle, _ = DisplayFormatter().format(kind(**values))
+        figure = kind(**values)
+        bundle, _ = DisplayFormatter().format(figure)
+        # Whoever asks the figure itself, and not by way of IPython, is told the same.
+        assert figure._repr_mimebundle_()[0].keys() == bundle.keys()
         assert bundle.pop(WIDGET_VIEW)["model_id"]
         assert eval(bundle.pop("text/plain"), {kind.__name__: kind}).values() == values
         assert bundle == {
