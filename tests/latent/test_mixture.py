@@ -18,11 +18,11 @@ from torch.distributions import (
     Normal,
     kl_divergence,
 )
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from nfbook.data import digits, old_faithful
 from nfbook.latent import GaussianMixture
-from nfbook.latent import mixture as module
-from nfbook.latent.covariance import Full
 
 STRUCTURES = ["full", "tied", "diagonal", "spherical"]
 SKLEARN_NAMES = {"full": "full", "tied": "tied", "diagonal": "diag", "spherical": "spherical"}
@@ -131,25 +131,31 @@ def test_samples_of_every_structure_follow_it(structure):
     assert stats.chisquare(counts, n * model.weights / model.weights.sum()).pvalue > 1e-6
 
 
+class LargestTensor(TorchDispatchMode):
+    """Remember the number of elements of the largest tensor that torch makes."""
+
+    numel = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        sizes = [one.numel() for one in tree_leaves(made) if isinstance(one, torch.Tensor)]
+        self.numel = max(self.numel, *sizes, 0)
+        return made
+
+
 @each_structure
-def test_a_long_array_is_worked_on_in_small_pieces(structure, monkeypatch):
-    model, x = some_mixture(structure), rand(1000, 2, seed=4)
-    whole, statistics = model.log_prob(x), model.e_step(x)
-    rows = []
-    whiten = module._Components.whiten
-    monkeypatch.setattr(
-        module._Components, "whiten", lambda s, piece: rows.append(len(piece)) or whiten(s, piece)
-    )
-    monkeypatch.setattr(module, "PIECE", 600)
-    assert torch.allclose(model.log_prob(x), whole, rtol=1e-12, atol=0)
-    pieces = model.e_step(x)
-    assert set(rows) == {100}
-    assert len(rows) == 20
-    assert torch.allclose(pieces.scatter, statistics.scatter)
-    given = model.e_step(x, model.posterior(x))
-    assert torch.allclose(given.scatter, statistics.scatter)
-    monkeypatch.setattr(module, "PIECE", 1)
-    assert torch.allclose(model.log_prob(x[:3]), whole[:3])
+def test_a_long_array_is_worked_on_in_small_pieces(structure):
+    """White coordinates of all would be a million numbers, 16 times as many as the data."""
+    model, x = some_mixture(structure, count=16, dim=4), rand(16_000, 4, seed=4)
+    q = model.posterior(x)
+    with LargestTensor() as largest:
+        log_prob, statistics, given = model.log_prob(x), model.e_step(x), model.e_step(x, q)
+    assert largest.numel <= 2**18
+    parts = x.split(1000)
+    assert torch.allclose(log_prob, torch.cat([model.log_prob(part) for part in parts]))
+    scatter = sum(model.e_step(part).scatter for part in parts)
+    assert torch.allclose(statistics.scatter, scatter)
+    assert torch.allclose(given.scatter, scatter)
 
 
 # The bound ------------------------------------------------------------------------------------
@@ -347,7 +353,7 @@ def test_no_neighbour_of_the_m_step_is_better(structure, fractions):
     lowest = torch.zeros(2).double() if floor is None else floor
     if structure == "spherical":
         lowest = lowest.mean().expand(2)
-    for seed, size in itertools.product(range(10), (1e-3, 1e-1)):
+    for seed, size in itertools.product(range(3), (1e-3, 1e-1)):
         # Between two matrices above the floor there are only such matrices.
         a = rand(3, 2, 2, seed=seed)
         above = covariances_of(structure, 10 * a @ a.mT + torch.diag(lowest))
@@ -381,13 +387,15 @@ def test_the_floor_holds_in_every_direction(structure):
 
 
 def test_a_floor_that_nothing_touches_changes_nothing_and_the_rest_is_optimal():
-    matrices = matrices_of(some_mixture(count=4, dim=3, seed=2))
+    x, old = clusters(80, 4, 3), some_mixture(count=4, dim=3)
+    statistics = old.e_step(x, some_q(80, 4))
+    matrices = old.m_step(statistics).covariances
     low = torch.full((3,), 1e-3).double()
-    assert torch.equal(Full.lift(matrices, low), matrices)
+    assert torch.equal(old.m_step(statistics, low).covariances, matrices)
     # A general solver from another side: covariances F + A A^T, all of them allowed.
-    floor = torch.tensor([0.5, 1.0, 2.0]).double()
-    lifted = Full.lift(matrices, floor)
-    assert torch.equal(lifted[2], Full.lift(matrices[2], floor))
+    floor = torch.tensor([0.5, 1.0, 2.0]).double() * matrices.diagonal(dim1=1, dim2=2).mean(0)
+    lifted = old.m_step(statistics, floor).covariances
+    assert not torch.allclose(lifted, matrices, rtol=0.1), "the check would be empty"
 
     def objective(covariance):
         return -covariance.logdet() - torch.linalg.solve(covariance, matrices).diagonal(
@@ -499,7 +507,7 @@ def test_a_collapse_is_an_error_and_a_floor_prevents_it(structure):
 
 @each_structure
 def test_the_bound_never_falls_and_never_exceeds_the_log_likelihood(structure):
-    for seed in range(60):
+    for seed in range(12):
         count, dim, n = 1 + seed % 5, 1 + seed % 3, 20 + 3 * seed
         x = clusters(n, count, dim, seed, apart=1.0 + seed % 4)
         floor = (1e-4 if seed % 2 else 0.3) * x.var(0)
@@ -604,7 +612,7 @@ def test_one_component_is_the_sample_mean_and_covariance(structure):
 def test_order_of_the_data_and_of_the_components_does_not_matter(structure):
     x = clusters(200, 3, 2, apart=2.0)
     start = start_for(x, 3, structure)
-    options = {"structure": structure, "max_iterations": 15}
+    options = {"structure": structure, "max_iterations": 5}
     model, history = GaussianMixture.fit(x, 3, start=start, **options)
     shuffled = x[torch.randperm(200, generator=seeded())]
     again = GaussianMixture.fit(shuffled, 3, start=start, **options)
@@ -627,8 +635,6 @@ COLUMNS = torch.diag(torch.tensor([1e-8, 1e8]).double())
 MOVES = [
     ("shift", torch.eye(2).double(), 1e6, STRUCTURES),
     ("rotation", ROTATION, 0.0, ["full", "tied", "spherical"]),
-    ("tiny", 1e-8 * torch.eye(2).double(), 0.0, STRUCTURES),
-    ("huge", 1e8 * torch.eye(2).double(), 0.0, STRUCTURES),
     ("columns", COLUMNS, 0.0, ["full", "tied", "diagonal"]),
     ("any map", rand(2, 2, seed=4), 3.0, ["full", "tied"]),
 ]
@@ -655,7 +661,7 @@ def test_the_fit_moves_with_the_data(move, shift, structure):
             structure=structure,
         )
 
-    options = {"structure": structure, "floor": 0.0, "max_iterations": 15}
+    options = {"structure": structure, "floor": 0.0, "max_iterations": 8}
     model, history = GaussianMixture.fit(x, 3, start=start, **options)
     again = GaussianMixture.fit(x @ move + shift, 3, start=moved(start), **options)
     log_det = move.det().abs().log()
@@ -677,10 +683,9 @@ def test_random_starts_and_the_floor_follow_the_units(structure, scale):
     if structure != "spherical":
         scales = scales * torch.tensor([1.0, 1e3, 1e-3]).double()
     x[:, 1] = x[:, 0]  # so that the floor matters
-    model, history = GaussianMixture.fit(x, 3, structure=structure, generator=seeded(), restarts=2)
-    again = GaussianMixture.fit(
-        x * scales + 5 * scales, 3, structure=structure, generator=seeded(), restarts=2
-    )
+    options = {"structure": structure, "restarts": 2, "max_iterations": 5}
+    model, history = GaussianMixture.fit(x, 3, generator=seeded(), **options)
+    again = GaussianMixture.fit(x * scales + 5 * scales, 3, generator=seeded(), **options)
     shift = 150 * scales.log().sum()
     assert torch.allclose(again.history.restarts + shift, history.restarts, atol=1e-3)
     assert torch.allclose(again.model.means, model.means * scales + 5 * scales)
@@ -689,18 +694,16 @@ def test_random_starts_and_the_floor_follow_the_units(structure, scale):
 @each_structure
 def test_a_streamed_fit_is_the_fit_in_memory(structure):
     x = clusters(157, 3, 2, apart=3.0)
-    start = start_for(x, 3, structure)
-    options = {"structure": structure, "restarts": 2, "max_iterations": 10}
-    model, history = GaussianMixture.fit(x, 3, start=start, **options)
-    random = GaussianMixture.fit(x, 3, generator=seeded(), **options)
-    for sizes in ([157], [1, 156], [50, 50, 57], [10] * 15 + [7]):
-        batches = list(x.split(sizes))
-        streamed = GaussianMixture.fit(batches, 3, start=start, **options)
-        assert_same(streamed.model, model)
-        assert torch.allclose(streamed.history.half_steps, history.half_steps)
-        streamed = GaussianMixture.fit(batches, 3, generator=seeded(), **options)
-        assert_same(streamed.model, random.model)
-        assert torch.allclose(streamed.history.restarts, random.history.restarts)
+    options = {"structure": structure, "restarts": 2, "max_iterations": 5}
+    for beginning in ({"start": start_for(x, 3, structure)}, {}):
+        model, history = GaussianMixture.fit(x, 3, generator=seeded(), **beginning, **options)
+        for sizes in ([1, 156], [50, 50, 57]):
+            batches = list(x.split(sizes))
+            streamed = GaussianMixture.fit(batches, 3, generator=seeded(), **beginning, **options)
+            assert_same(streamed.model, model)
+            assert torch.allclose(streamed.history.half_steps, history.half_steps)
+            if history.restarts is not None:
+                assert torch.allclose(streamed.history.restarts, history.restarts)
 
 
 def test_only_one_batch_is_in_memory_at_a_time():
@@ -713,9 +716,9 @@ def test_only_one_batch_is_in_memory_at_a_time():
                 alive.append(batch.data_ptr())
                 yield batch
 
-    model, history = GaussianMixture.fit(Source(), 2, generator=seeded(), restarts=1)
+    options = {"restarts": 1, "max_iterations": 3, "generator": seeded()}
+    model = GaussianMixture.fit(Source(), 2, **options).model
     assert model.means.dtype == torch.float32
-    assert history.converged
     # Memory that was free again is given to a later batch.
     assert len(set(alive)) < len(alive) / 3
 
@@ -723,9 +726,13 @@ def test_only_one_batch_is_in_memory_at_a_time():
 def test_the_best_restart_wins_and_seeds_reproduce():
     x = clusters(120, 5, 2, apart=4.0)
     before = torch.get_rng_state()
-    one = GaussianMixture.fit(x, 5, generator=seeded(3), restarts=1, max_iterations=30)
-    many = GaussianMixture.fit(x, 5, generator=seeded(3), restarts=4, max_iterations=30)
-    again = GaussianMixture.fit(x, 5, generator=seeded(3), restarts=4, max_iterations=30)
+
+    def fit(seed, restarts):
+        return GaussianMixture.fit(
+            x, 5, generator=seeded(seed), restarts=restarts, max_iterations=8
+        )
+
+    one, many, again, other = fit(3, 1), fit(3, 4), fit(3, 4), fit(4, 2)
     assert torch.equal(torch.get_rng_state(), before)
     ends = many.history.restarts
     assert ends.shape == (4,)
@@ -735,8 +742,7 @@ def test_the_best_restart_wins_and_seeds_reproduce():
     assert float(many.model.log_prob(x).sum()) == pytest.approx(float(ends.max()))
     assert torch.equal(again.history.restarts, ends)
     assert torch.equal(again.model.covariances, many.model.covariances)
-    other = GaussianMixture.fit(x, 5, generator=seeded(4), restarts=4, max_iterations=30)
-    assert not torch.equal(other.history.restarts, ends)
+    assert not torch.equal(other.history.restarts, ends[:2])
 
 
 @each_structure
@@ -794,17 +800,13 @@ FAITHFUL = old_faithful()
 ODD_DATA = {
     "duplicates": (FAITHFUL[:5].repeat(20, 1), 3),
     "as many components as distinct rows": (FAITHFUL[:5].repeat(20, 1), 5),
-    "as many components as rows": (FAITHFUL[:4], 4),
     "two rows": (FAITHFUL[:2], 1),
     "one dimension": (FAITHFUL[:, :1], 2),
     "a plane": (rand(80, 2) @ rand(2, 5, seed=1), 2),
     "fewer rows than dimensions": (rand(5, 8), 2),
-    "tiny": (1e-8 * FAITHFUL, 2),
-    "huge": (1e8 * FAITHFUL, 2),
     "columns of all sizes": (FAITHFUL * torch.tensor([1e-8, 1e8]).double(), 2),
     "far from the origin": (FAITHFUL + 1e9, 2),
     "an outlier": (torch.cat([FAITHFUL, torch.full((1, 2), 1e7).double()]), 3),
-    "in single precision": (FAITHFUL.float(), 2),
     "a plane in single precision": ((rand(80, 2) @ rand(2, 5, seed=1)).float(), 2),
     "far in single precision": (FAITHFUL.float() + 1e4, 2),
 }
@@ -950,26 +952,26 @@ def test_without_a_floor_a_collapse_names_it():
 
 
 @each_structure
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_dtype_is_kept(structure, dtype):
-    exact = some_mixture(structure)
-    model = some_mixture(structure, dtype=dtype)
+def test_single_precision_is_kept(structure):
+    short = torch.float32
+    exact, model = some_mixture(structure), some_mixture(structure, dtype=short)
     x = rand(40, 2, seed=3)
-    statistics = model.e_step(x.to(dtype))
+    statistics, expected = model.e_step(x.to(short)), exact.e_step(x)
     for name in ("entropy", "sizes", "shifts", "scatter"):
         value = getattr(statistics, name)
         assert value.dtype == torch.float64
-        assert torch.allclose(value, getattr(exact.e_step(x), name), rtol=1e-4, atol=1e-5)
+        assert torch.allclose(value, getattr(expected, name), rtol=1e-4, atol=1e-5)
     assert model.bound(statistics).dtype == torch.float64
-    new = model.m_step(statistics, torch.full((2,), 1e-3, dtype=dtype))
-    assert new.means.dtype == new.weights.dtype == new.covariances.dtype == dtype
+    new = model.m_step(statistics, torch.full((2,), 1e-3, dtype=short))
+    assert new.means.dtype == new.weights.dtype == new.covariances.dtype == short
     assert_same(new, model.m_step(statistics), rtol=1e-6)
-    assert model.elbo(x.to(dtype), model.posterior(x.to(dtype))).dtype == dtype
-    assert model.sample(3, generator=seeded())[0].dtype == dtype
-    fitted = GaussianMixture.fit(x.to(dtype), 3, structure=structure, start=model)
-    assert fitted.model.covariances.dtype == dtype
-    reference = GaussianMixture.fit(x, 3, structure=structure, start=exact)
-    assert torch.allclose(fitted.model.means.double(), reference.model.means, atol=1e-3)
+    assert model.elbo(x.to(short), model.posterior(x.to(short))).dtype == short
+    assert model.sample(3, generator=seeded())[0].dtype == short
+    options = {"structure": structure, "max_iterations": 10}
+    fitted = GaussianMixture.fit(x.to(short), 3, start=model, **options).model
+    assert fitted.covariances.dtype == short
+    reference = GaussianMixture.fit(x, 3, start=exact, **options).model
+    assert torch.allclose(fitted.means.double(), reference.means, atol=1e-3)
 
 
 GOOD = {
@@ -1146,29 +1148,23 @@ def test_components_far_apart_keep_their_digits_in_single_precision(structure, a
 # Weights of observations -------------------------------------------------------------------
 
 
-def weighted_and_repeated(seed=0):
-    """Observations with weights from 0 to 3, and each one as often as its weight says."""
-    x = clusters(60, 3, 2, seed=seed)
-    weights = torch.arange(60).remainder(4).double()
-    return x, weights, x.repeat_interleave(weights.long(), dim=0)
-
-
 @each_structure
 def test_a_weight_of_two_is_the_observation_twice(structure):
-    x, weights, repeated = weighted_and_repeated()
+    """A fit with weights from 0 to 3 is that of each observation as often as its weight says."""
+    x, weights = clusters(60, 3, 2), torch.arange(60).remainder(4).double()
+    repeated = x.repeat_interleave(weights.long(), dim=0)
     start = start_for(x, 3, structure)
     one, other = start.e_step(x, weights=weights), start.e_step(repeated)
     assert one.count == other.count
     for name in ("entropy", "sizes", "shifts", "scatter"):
         assert torch.allclose(getattr(one, name), getattr(other, name), rtol=1e-10, atol=1e-10)
-    options = {"structure": structure, "start": start, "tolerance": 1e-8}
+    options = {"structure": structure, "start": start, "tolerance": 0.0, "max_iterations": 5}
     fit = GaussianMixture.fit(repeated, 3, **options)
     streamed = list(x.split(25)), list(weights.split(25))
     for data, given in ((x, weights), streamed):
         same = GaussianMixture.fit(data, 3, weights=given, **options)
         assert_same(same.model, fit.model, rtol=1e-6, atol=1e-8)
-        ends = [float(one.history.after_e_step[-1]) for one in (same, fit)]
-        assert ends[0] == pytest.approx(ends[1], rel=1e-9)
+        assert torch.allclose(same.history.half_steps, fit.history.half_steps, rtol=1e-9)
 
 
 def test_a_weight_of_zero_is_no_observation_at_all():
@@ -1176,8 +1172,9 @@ def test_a_weight_of_zero_is_no_observation_at_all():
     x = clusters(60, 2, 2)
     far = torch.cat([x, torch.full((1, 2), 1e6).double()])
     weights = torch.cat([torch.ones(60), torch.zeros(1)]).double()
+    options = {"weights": weights, "restarts": 1, "max_iterations": 3}
     for seed in range(5):
-        one = GaussianMixture.fit(far, 2, weights=weights, restarts=1, generator=seeded(seed)).model
+        one = GaussianMixture.fit(far, 2, generator=seeded(seed), **options).model
         assert one.means.abs().max() < 100
         assert one.log_prob(x).sum() > -1000
 
@@ -1203,10 +1200,9 @@ def test_wrong_weights_are_refused(x, weights, error, message):
 # Missing entries ---------------------------------------------------------------------------
 
 
-def holey(n=60, dim=3, seed=0):
-    """Clusters with a fifth of the entries missing, all of those of one observation."""
-    x = clusters(n, 3, dim, seed=seed)
-    x[torch.rand(n, dim, generator=seeded(seed)) < 0.2] = math.nan
+def with_holes(x, seed=0):
+    """The data with a fifth of the entries missing, and all of those of one observation."""
+    x = x.masked_fill(torch.rand(x.shape, generator=seeded(seed)) < 0.2, math.nan)
     x[5] = math.nan
     return x
 
@@ -1214,7 +1210,7 @@ def holey(n=60, dim=3, seed=0):
 @each_structure
 def test_the_evidence_of_a_part_is_the_marginal_density(structure):
     model = some_mixture(structure, dim=3)
-    x = holey()
+    x = with_holes(clusters(30, 3, 3))
     found = model.component_log_prob(x, missing=True)
     for row, values in zip(x, found, strict=True):
         there = ~row.isnan()
@@ -1228,8 +1224,8 @@ def test_the_evidence_of_a_part_is_the_marginal_density(structure):
             assert float(values[k]) == pytest.approx(float(expected), abs=1e-10)
     mixed = (model.weights.log() + found).logsumexp(-1)
     assert torch.allclose(model.log_prob(x, missing=True), mixed)
-    assert torch.allclose(model.posterior(x, missing=True).probs[5], model.weights)
     posterior = model.posterior(x, missing=True)
+    assert torch.allclose(posterior.probs[5], model.weights)
     assert torch.allclose(model.elbo(x, posterior, missing=True), mixed)
     with pytest.raises(ValueError, match="x must be finite"):
         model.log_prob(x)
@@ -1237,26 +1233,23 @@ def test_the_evidence_of_a_part_is_the_marginal_density(structure):
 
 @each_structure
 def test_bound_with_missing_entries_touches_the_evidence_and_em_never_lowers_it(structure):
-    x = holey()
-    model = some_mixture(structure, dim=3)
-    last = -math.inf
-    for _ in range(20):
+    x, model = with_holes(clusters(60, 3, 3)), some_mixture(structure, dim=3)
+    for _ in range(6):
         evidence = float(model.log_prob(x, missing=True).sum())
-        assert evidence >= last - 1e-9 * abs(evidence)
         statistics = model.e_step(x, missing=True)
         assert float(model.bound(statistics)) == pytest.approx(evidence, rel=1e-10)
-        better = model.m_step(statistics)
-        raised = float(better.bound(statistics))
+        model = model.m_step(statistics)
+        raised = float(model.bound(statistics))
         assert evidence <= raised + 1e-9 * abs(evidence)
-        assert raised <= float(better.log_prob(x, missing=True).sum()) + 1e-9 * abs(evidence)
-        model, last = better, evidence
+        assert raised <= float(model.log_prob(x, missing=True).sum()) + 1e-9 * abs(evidence)
 
 
 @each_structure
 def test_a_fit_with_missing_entries_is_a_stationary_point(structure):
-    x = holey(200, seed=3)
+    x = with_holes(clusters(60, 2, 2))
+    options = {"structure": structure, "missing": True}
     fit = GaussianMixture.fit(
-        x, 3, structure=structure, missing=True, tolerance=1e-12, generator=seeded()
+        x, 2, restarts=1, tolerance=1e-10, max_iterations=300, generator=seeded(), **options
     )
     means = fit.model.means.clone().requires_grad_()
     model = GaussianMixture(fit.model.weights, means, fit.model.covariances, structure=structure)
@@ -1264,18 +1257,16 @@ def test_a_fit_with_missing_entries_is_a_stationary_point(structure):
     assert evidence.item() == pytest.approx(fit.history.after_e_step[-1].item(), rel=1e-10)
     (slope,) = torch.autograd.grad(evidence, means)
     assert (slope.abs() < 1e-2).all()
-    again = GaussianMixture.fit(
-        list(x.split(70)), 3, structure=structure, missing=True, start=fit.model
-    )
+    again = GaussianMixture.fit(list(x.split(25)), 2, start=fit.model, **options)
     assert_same(again.model, fit.model, rtol=1e-4, atol=1e-4)
 
 
 @each_structure
 def test_nothing_missing_changes_nothing(structure):
     x = clusters(50, 3, 2)
-    start = start_for(x, 3, structure)
-    one = GaussianMixture.fit(x, 3, structure=structure, start=start)
-    other = GaussianMixture.fit(x, 3, structure=structure, start=start, missing=True)
+    options = {"structure": structure, "start": start_for(x, 3, structure), "max_iterations": 3}
+    one = GaussianMixture.fit(x, 3, **options)
+    other = GaussianMixture.fit(x, 3, missing=True, **options)
     assert_same(one.model, other.model)
 
 
@@ -1294,18 +1285,17 @@ def test_a_column_without_entries_is_refused():
 def test_a_constant_column_ends_at_the_floor_and_changes_nothing_else(structure, value):
     x = clusters(80, 2, 2)
     wide = torch.cat([x, torch.full((80, 1), value, dtype=torch.float64)], 1)
-    model, history = GaussianMixture.fit(wide, 2, structure=structure, generator=seeded())
+    options = {"structure": structure, "restarts": 1}
+    model, history = GaussianMixture.fit(wide, 2, generator=seeded(), **options)
     assert history.converged
     assert torch.allclose(model.means[:, 2], number(value), rtol=1e-12)
     if structure == "spherical":
         return  # the one variance counts the column as a direction
-    without = GaussianMixture.fit(x, 2, structure=structure, generator=seeded()).model
-    order, other = model.means[:, 0].argsort(), without.means[:, 0].argsort()
-    assert torch.allclose(model.means[order, :2], without.means[other], rtol=1e-3)
-    matrices = matrices_of(model)
+    without = GaussianMixture.fit(x, 2, generator=seeded(), **options).model
+    assert torch.allclose(model.means[:, :2], without.means, rtol=1e-3, atol=1e-3)
     expected = 1e-6 * x.var(0, correction=0).mean()
     if value < 1:
-        assert torch.allclose(matrices[:, 2, 2], expected, rtol=1e-6)
+        assert torch.allclose(matrices_of(model)[:, 2, 2], expected, rtol=1e-6)
 
 
 def test_digits_with_their_constant_pixels_can_be_fitted():
@@ -1321,34 +1311,29 @@ def test_digits_with_their_constant_pixels_can_be_fitted():
 
 @each_structure
 def test_criteria_are_scikit_learns(structure):
-    x = clusters(100, 2, 3)
-    model = GaussianMixture.fit(x, 2, structure=structure, generator=seeded()).model
-    other = SklearnMixture(2, covariance_type=SKLEARN_NAMES[structure]).fit(x.numpy())
+    x, model = clusters(100, 2, 3), some_mixture(structure, count=2, dim=3)
+    other = SklearnMixture(2, covariance_type=SKLEARN_NAMES[structure])
     other.weights_, other.means_ = model.weights.numpy(), model.means.numpy()
-    precisions = torch.linalg.inv(model._covariances.triangles).mT
-    other.precisions_cholesky_ = {
-        "full": precisions,
-        "tied": precisions[0],
-        "diagonal": precisions.diagonal(dim1=-2, dim2=-1),
-        "spherical": precisions[:, 0, 0],
-    }[structure].numpy()
+    factors = torch.linalg.inv(torch.linalg.cholesky(matrices_of(model))).mT
+    other.precisions_cholesky_ = covariances_of(structure, factors).numpy()
     assert float(model.bic(x)) == pytest.approx(other.bic(x.numpy()), rel=1e-10)
     assert float(model.aic(x)) == pytest.approx(other.aic(x.numpy()), rel=1e-10)
     with pytest.raises(ValueError, match=r"x must have shape \(n, 3\)"):
         model.bic(x[0])
 
 
-@pytest.mark.parametrize("structure", ["full", "diagonal", "spherical"])
-def test_a_component_on_a_single_point_is_worth_a_warning(structure):
+@each_structure
+def test_a_component_on_a_single_point_is_worth_a_warning_and_proper_clusters_are_not(
+    structure, recwarn
+):
+    options = {"structure": structure, "restarts": 1}
+    GaussianMixture.fit(clusters(60, 2, 2), 2, generator=seeded(), **options)
+    assert not recwarn.list
+    if structure == "tied":
+        return  # one matrix for both, and the wider one decides
     x = torch.cat([clusters(60, 1, 2), torch.tensor([[30.0, -30.0]]).double()])
     with pytest.warns(UserWarning, match="variances of these components are at the floor: [01]"):
-        GaussianMixture.fit(x, 2, structure=structure, generator=seeded())
-
-
-@each_structure
-def test_a_fit_of_proper_clusters_warns_of_nothing(structure, recwarn):
-    GaussianMixture.fit(clusters(60, 2, 2), 2, structure=structure, generator=seeded())
-    assert not recwarn.list
+        GaussianMixture.fit(x, 2, generator=seeded(), **options)
 
 
 # Devices -----------------------------------------------------------------------------------
@@ -1357,10 +1342,11 @@ def test_a_fit_of_proper_clusters_warns_of_nothing(structure, recwarn):
 @each_structure
 def test_all_tensors_are_made_where_the_data_are(structure):
     """Whoever sets another default device finds none of the fit there."""
-    x = holey()
+    x = with_holes(clusters(60, 3, 3))
+    options = {"structure": structure, "restarts": 1, "max_iterations": 2}
     with torch.device("meta"):
-        fit = GaussianMixture.fit(x, 3, structure=structure, missing=True, max_iterations=3)
-        model = GaussianMixture.fit(x.nan_to_num(), 3, start=None, generator=seeded()).model
+        fit = GaussianMixture.fit(x, 3, missing=True, **options)
+        model = GaussianMixture.fit(x.nan_to_num(), 3, generator=seeded(), **options).model
         drawn, z = fit.model.sample(4, generator=seeded())
         log_prob = fit.model.log_prob(x, missing=True)
     for tensor in (fit.model.means, model.covariances, drawn, z, log_prob):
