@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from draws import number, seeded
 from scipy import integrate, stats
 from sklearn.linear_model import BayesianRidge, Ridge
 from torch.distributions import MultivariateNormal, Normal
@@ -22,21 +23,17 @@ TOSSES = torch.tensor([1, 0, 1, 1, 0, 1, 1], dtype=F64)
 NUMBERS = torch.tensor([0.3, -1.2, 2.5, 0.9], dtype=F64)
 
 
-def f64(value):
-    return torch.tensor(value, dtype=F64)
-
-
 def coin(a=2.5, b=1.5):
-    return BetaBernoulli(f64(a), f64(b))
+    return BetaBernoulli(number(a), number(b))
 
 
 def gauss(m=0.7, s=2.0, noise=0.6):
-    return GaussianMean(f64(m), f64(s), f64(noise))
+    return GaussianMean(number(m), number(s), number(noise))
 
 
 def regression(n=9, d=3, seed=0):
-    g = torch.Generator().manual_seed(seed)
-    model = LinearRegression(torch.rand(d, generator=g, dtype=F64) + 0.5, f64(0.4))
+    g = seeded(seed)
+    model = LinearRegression(torch.rand(d, generator=g, dtype=F64) + 0.5, number(0.4))
     design = torch.randn(n, d, generator=g, dtype=F64)
     return model, (design, torch.randn(n, generator=g, dtype=F64))
 
@@ -97,17 +94,17 @@ def test_coin_mle_is_the_map_of_the_flat_prior_even_at_the_edge():
 )
 def test_coin_without_a_mode_says_so(a, b, tosses, words):
     with pytest.raises(ValueError, match=words):
-        coin(a, b).map(f64(tosses))
+        coin(a, b).map(number(tosses))
 
 
 def test_coin_predictive_is_a_ratio_of_evidences():
-    longer = torch.cat((TOSSES, f64([1.0])))
+    longer = torch.cat((TOSSES, number([1.0])))
     ratio = (coin().log_evidence(longer) - coin().log_evidence(TOSSES)).exp()
     assert close(coin().predictive(TOSSES).probs, ratio)
 
 
 def test_coin_likelihood_at_the_edges():
-    values = coin().log_likelihood(f64([0.0, 0.5, 1.0]), torch.ones(3, dtype=F64))
+    values = coin().log_likelihood(number([0.0, 0.5, 1.0]), torch.ones(3, dtype=F64))
     assert values.tolist() == [-math.inf, 3 * math.log(0.5), 0.0]
 
 
@@ -116,7 +113,7 @@ def test_coin_likelihood_at_the_edges():
 
 def test_mean_posterior_by_quadrature():
     def joint(theta):
-        return math.exp(gauss().log_joint(f64(theta), NUMBERS))
+        return math.exp(gauss().log_joint(number(theta), NUMBERS))
 
     moments = [integrate.quad(lambda t, k=k: t**k * joint(t), -9, 9)[0] for k in range(3)]
     mean, square = moments[1] / moments[0], moments[2] / moments[0]
@@ -131,9 +128,9 @@ def test_mean_posterior_by_quadrature():
 def test_mean_evidence_and_predictive_from_the_joint_gaussian():
     def joint(x):
         covariance = 0.6 * torch.eye(len(x), dtype=F64) + 2.0
-        return MultivariateNormal(f64([0.7] * len(x)), covariance).log_prob(x)
+        return MultivariateNormal(number([0.7] * len(x)), covariance).log_prob(x)
 
-    new = f64(1.7)
+    new = number(1.7)
     longer = torch.cat((NUMBERS, new[None]))
     assert close(gauss().log_evidence(NUMBERS), joint(NUMBERS))
     assert close(gauss().predictive(NUMBERS).log_prob(new), joint(longer) - joint(NUMBERS))
@@ -183,7 +180,7 @@ def test_regression_evidence_and_predictive_from_the_marginal(n):
 
 def test_regression_occam_factor_by_bayes_theorem():
     model, data = regression()
-    w = f64([0.3, -2.0, 1.1])  # Bayes' theorem holds at every w
+    w = number([0.3, -2.0, 1.1])  # Bayes' theorem holds at every w
     evidence = model.log_joint(w, data) - model.posterior(data).log_prob(w)
     fit = model.log_likelihood(model.map(data), data)
     assert close(model.log_occam_factor(data), evidence - fit)
@@ -191,19 +188,19 @@ def test_regression_occam_factor_by_bayes_theorem():
 
 def test_regression_map_is_ridge():
     _, (design, targets) = regression(20)
-    model = LinearRegression(torch.full((3,), 0.25, dtype=F64), f64(0.5))
+    model = LinearRegression(torch.full((3,), 0.25, dtype=F64), number(0.5))
     ridge = Ridge(alpha=2.0, fit_intercept=False).fit(design.numpy(), targets.numpy())
     assert close(model.map((design, targets)), ridge.coef_)
 
 
 def test_regression_evidence_has_its_maximum_where_scikit_learn_finds_it():
     _, (design, _) = regression(60)
-    noise = torch.randn(60, generator=torch.Generator().manual_seed(5), dtype=F64)
-    targets = design @ f64([1.0, -0.5, 0.7]) + 0.3 * noise
+    noise = torch.randn(60, generator=seeded(5), dtype=F64)
+    targets = design @ number([1.0, -0.5, 0.7]) + 0.3 * noise
     free = {"alpha_1": 0, "alpha_2": 0, "lambda_1": 0, "lambda_2": 0}
     found = BayesianRidge(fit_intercept=False, tol=1e-12, max_iter=5000, **free)
     found.fit(design.numpy(), targets.numpy())
-    log_variances = f64([1 / found.lambda_, 1 / found.alpha_]).log().requires_grad_()
+    log_variances = number([1 / found.lambda_, 1 / found.alpha_]).log().requires_grad_()
     prior, noise_variance = log_variances.exp()
     model = LinearRegression(prior * torch.ones(3, dtype=F64), noise_variance)
     (slope,) = torch.autograd.grad(model.log_evidence((design, targets)), log_variances)
@@ -231,7 +228,7 @@ def test_regression_without_a_unique_mle_says_so_and_still_has_a_map(n):
 
 def test_regression_likelihood_of_many_weights():
     model, data = regression()
-    weights = torch.randn(4, 2, 3, generator=torch.Generator().manual_seed(1), dtype=F64)
+    weights = torch.randn(4, 2, 3, generator=seeded(1), dtype=F64)
     values = model.log_likelihood(weights, data)
     one = MultivariateNormal(data[0] @ weights[3, 1], 0.4 * torch.eye(9, dtype=F64))
     assert values.shape == (4, 2)
@@ -241,9 +238,9 @@ def test_regression_likelihood_of_many_weights():
 # --- all three -----------------------------------------------------------------------------------
 
 MODELS = [
-    (coin(), TOSSES, f64([0.2, 0.7])),
-    (gauss(), NUMBERS, f64([-0.3, 1.4])),
-    (*regression(), f64([[0.1, 0.2, -0.3], [1.0, 0.0, 0.5]])),
+    (coin(), TOSSES, number([0.2, 0.7])),
+    (gauss(), NUMBERS, number([-0.3, 1.4])),
+    (*regression(), number([[0.1, 0.2, -0.3], [1.0, 0.0, 0.5]])),
 ]
 IDS = ["coin", "mean", "regression"]
 
@@ -311,8 +308,8 @@ def test_python_numbers_take_the_default_type():
 
 
 def test_models_carry_gradients_to_their_hyperparameters():
-    a = f64(2.0).requires_grad_()
-    (slope,) = torch.autograd.grad(BetaBernoulli(a, f64(3.0)).log_evidence(TOSSES), a)
+    a = number(2.0).requires_grad_()
+    (slope,) = torch.autograd.grad(BetaBernoulli(a, number(3.0)).log_evidence(TOSSES), a)
     step = 1e-6
     up, down = (coin(2.0 + k * step, 3.0).log_evidence(TOSSES) for k in (1, -1))
     assert close(slope, (up - down) / (2 * step), tol=1e-7)
@@ -320,7 +317,7 @@ def test_models_carry_gradients_to_their_hyperparameters():
 
 # --- bad input -----------------------------------------------------------------------------------
 
-NAN = f64([1.0, math.nan])
+NAN = number([1.0, math.nan])
 
 
 @pytest.mark.parametrize(
@@ -329,19 +326,23 @@ NAN = f64([1.0, math.nan])
         (lambda: BetaBernoulli(0.0, 1.0), ValueError, "a must be positive, got 0"),
         (lambda: BetaBernoulli(1.0, -2.0), ValueError, "b must be positive, got -2"),
         (lambda: BetaBernoulli("1", 1.0), TypeError, "a must be a number"),
-        (lambda: BetaBernoulli(f64([1.0]), f64(1.0)), ValueError, "a must have shape"),
-        (lambda: BetaBernoulli(f64(1.0), torch.tensor(1.0)), TypeError, "a and b must have"),
+        (lambda: BetaBernoulli(number([1.0]), number(1.0)), ValueError, "a must have shape"),
+        (lambda: BetaBernoulli(number(1.0), torch.tensor(1.0)), TypeError, "a and b must have"),
         (lambda: BetaBernoulli(torch.tensor(1), 1.0), TypeError, "a must be a floating-point"),
         (lambda: GaussianMean(math.inf, 1.0, 1.0), ValueError, "prior_mean must be finite"),
         (lambda: GaussianMean(0.0, -1.0, 1.0), ValueError, "prior_variance must be positive"),
         (lambda: GaussianMean(0.0, 1.0, 0.0), ValueError, "noise_variance must be positive"),
         (lambda: LinearRegression(1.0, 1.0), TypeError, "prior_variance must be a torch.Tensor"),
-        (lambda: LinearRegression(f64([1.0, 0.0]), f64(1.0)), ValueError, "prior_variance must"),
+        (
+            lambda: LinearRegression(number([1.0, 0.0]), number(1.0)),
+            ValueError,
+            "prior_variance must",
+        ),
         (lambda: LinearRegression(torch.eye(2), 1.0), ValueError, r"prior_variance .* \(D,\)"),
         (lambda: LinearRegression(torch.ones(2), -1.0), ValueError, "noise_variance must be"),
-        (lambda: LinearRegression(f64([1.0]), torch.tensor(1.0)), TypeError, "same dtype"),
+        (lambda: LinearRegression(number([1.0]), torch.tensor(1.0)), TypeError, "same dtype"),
         (lambda: BetaBernoulli(10**400, 1.0), ValueError, "a must be finite, got an int beyond"),
-        (lambda: BetaBernoulli(f64(1e308), f64(1.0)), ValueError, r"a and b .* B\(a, b\)"),
+        (lambda: BetaBernoulli(number(1e308), number(1.0)), ValueError, r"a and b .* B\(a, b\)"),
         (lambda: GaussianMean(0.0, 1e-50, 1.0), ValueError, "prior_variance must not vanish"),
     ],
 )
@@ -356,10 +357,10 @@ def test_bad_models_are_refused(make, error, words):
         ([1.0, 0.0], TypeError, "data must be a torch.Tensor, got list"),
         (torch.tensor([1, 0]), TypeError, "data must be a floating-point tensor"),
         (torch.tensor([True]), TypeError, "data must be a floating-point tensor"),
-        (f64([]), ValueError, "data must not be empty"),
-        (f64([[1.0]]), ValueError, r"data must have shape \(n,\)"),
+        (number([]), ValueError, "data must not be empty"),
+        (number([[1.0]]), ValueError, r"data must have shape \(n,\)"),
         (NAN, ValueError, "data must be finite, got 1 NaN"),
-        (f64([1.0, 0.5]), ValueError, "data must hold only 0 and 1, got 0.5"),
+        (number([1.0, 0.5]), ValueError, "data must hold only 0 and 1, got 0.5"),
     ],
 )
 def test_bad_tosses_are_refused(data, error, words):
@@ -368,7 +369,9 @@ def test_bad_tosses_are_refused(data, error, words):
             getattr(coin(), method)(data)
 
 
-@pytest.mark.parametrize("theta", [f64(1.1), f64([-0.1, 0.5]), f64(math.nan), torch.tensor(1), 0.5])
+@pytest.mark.parametrize(
+    "theta", [number(1.1), number([-0.1, 0.5]), number(math.nan), torch.tensor(1), 0.5]
+)
 def test_bad_probabilities_are_refused(theta):
     with pytest.raises((TypeError, ValueError), match="theta must"):
         coin().log_likelihood(theta, TOSSES)
@@ -380,9 +383,9 @@ TOO_SMALL = "prior_variance and noise_variance must not be so small or so far ap
 @pytest.mark.parametrize("method", ["posterior", "map", "log_evidence", "predictive"])
 @pytest.mark.parametrize(("prior", "noise"), [(1e-320, 1.0), (1.0, 1e-320), (1e-160, 1e-320)])
 def test_numbers_with_variances_beyond_the_data_type_are_refused(method, prior, noise):
-    model = GaussianMean(f64(1.0), f64(prior), f64(noise))
+    model = GaussianMean(number(1.0), number(prior), number(noise))
     if (method, noise) == ("log_evidence", 1.0):
-        assert close(model.log_evidence(NUMBERS), model.log_likelihood(f64(1.0), NUMBERS))
+        assert close(model.log_evidence(NUMBERS), model.log_likelihood(number(1.0), NUMBERS))
         return
     with pytest.raises(ValueError, match=TOO_SMALL):
         getattr(model, method)(NUMBERS)
@@ -400,7 +403,7 @@ def test_regression_with_variances_beyond_the_data_type_is_refused(method, prior
         getattr(model, method)(tuple(value.to(dtype) for value in data))
 
 
-@pytest.mark.parametrize("data", [f64([]), f64([[1.0]]), NAN, torch.tensor([1, 2]), [1.0]])
+@pytest.mark.parametrize("data", [number([]), number([[1.0]]), NAN, torch.tensor([1, 2]), [1.0]])
 def test_bad_numbers_are_refused(data):
     for method in ("posterior", "map", "mle", "log_evidence", "predictive"):
         with pytest.raises((TypeError, ValueError), match="data must"):
@@ -453,7 +456,7 @@ def test_quadrature_finds_the_evidence(d):
 
 
 def test_quadrature_is_numpys_trapezoid_axis_by_axis():
-    lower, upper = f64([0.0, -1.0]), f64([2.0, 3.0])
+    lower, upper = number([0.0, -1.0]), number([2.0, 3.0])
     x, y = (np.linspace(a, b, 7) for a, b in ((0, 2), (-1, 3)))
     values = np.exp(np.sin(3 * x[:, None]) - 0.3 * y[None] ** 2 * x[:, None])
     expected = math.log(np.trapezoid(np.trapezoid(values, y, axis=1), x))
@@ -465,8 +468,8 @@ def test_quadrature_is_numpys_trapezoid_axis_by_axis():
 
 
 def test_quadrature_of_a_density_far_below_the_smallest_number():
-    box = f64([8.0])
-    normal = Normal(f64(0.0), f64(1.0))
+    box = number([8.0])
+    normal = Normal(number(0.0), number(1.0))
     found = log_evidence_by_quadrature(lambda z: normal.log_prob(z[:, 0]) - 5000, -box, box, 60)
     assert close(found, -5000.0)
 

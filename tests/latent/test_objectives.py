@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from draws import number, rand, seeded
-from scipy import integrate, stats
+from scipy import stats
 from torch.distributions import (
     Bernoulli,
     Categorical,
@@ -73,18 +73,10 @@ def cases() -> dict[str, tuple]:
 def exact_terms(model, x: torch.Tensor, q) -> dict[str, np.ndarray]:
     """Compute every term with numpy: sums for a mixture, traces and determinants for PPCA."""
     if isinstance(model, GaussianMixture):
-        likelihood = np.stack(
-            [
-                stats.multivariate_normal(mean, covariance).logpdf(x)
-                for mean, covariance in zip(model.means, model.covariances, strict=True)
-            ],
-            axis=-1,
-        )
+        parameters = zip(model.means, model.covariances, strict=True)
+        likelihood = np.stack([stats.multivariate_normal(*p).logpdf(x) for p in parameters], -1)
         probs, log_prior = q.probs.numpy(), model.weights.log().numpy()
         log_q = np.log(probs)
-    else:
-        likelihood = probs = None
-    if likelihood is not None:
         return {
             "reconstruction": (probs * likelihood).sum(-1),
             "kl": (probs * (log_q - log_prior)).sum(-1),
@@ -142,21 +134,11 @@ def test_every_term_is_the_exact_one_within_its_standard_error(case, closed_form
         assert bool(exactly_known.all() if closed_form else ~exactly_known.any())
 
 
-@pytest.mark.parametrize("case", cases())
-def test_the_exact_bound_of_the_model_agrees(case):
-    model, x, q = cases()[case]
-    if case == "shared":
-        q = q.expand((3,))
-    exact = exact_terms(model, x, q)
-    np.testing.assert_allclose(model.elbo(x, q), exact["energy"] + exact["entropy"], rtol=1e-10)
-
-
 @pytest.mark.parametrize("closed_form", [True, False])
-@pytest.mark.parametrize("num_samples", [1, 7])
 @pytest.mark.parametrize("case", cases())
-def test_the_terms_of_one_estimate_add_up(case, num_samples, closed_form):
+def test_the_terms_of_one_estimate_add_up(case, closed_form):
     model, x, q = cases()[case]
-    bound = elbo(model, x, q, num_samples, generator=seeded(), closed_form=closed_form)
+    bound = elbo(model, x, q, 7, generator=seeded(), closed_form=closed_form)
     torch.testing.assert_close(bound.reconstruction.value - bound.kl.value, bound.value)
     torch.testing.assert_close(bound.energy.value + bound.entropy.value, bound.value)
 
@@ -205,19 +187,16 @@ def warped() -> TransformedDistribution:
 
 def test_a_stand_in_model_with_a_flow_for_q_against_quadrature():
     model, x, q = curve_model(), torch.tensor([1.0, 0.5], dtype=DOUBLE), warped()
-
-    def expectation(function):
-        def integrand(u):  # over the base, and away from the map's borders
-            z = 0.3 + 2 * math.tanh(u)
-            return stats.norm.pdf(u, scale=0.5) * float(function(torch.tensor([z], dtype=DOUBLE)))
-
-        return integrate.quad(integrand, -4, 4, epsabs=1e-9)[0]
-
+    # Over the base, and away from the map's borders.
+    u = torch.linspace(-4, 4, 20_001, dtype=DOUBLE)
+    z = (0.3 + 2 * u.tanh()).unsqueeze(1)
+    mass = Normal(number(0.0), 0.5).log_prob(u).exp() * 8 / 20_000
+    log_likelihood, log_q = model.likelihood(z).log_prob(x), q.log_prob(z)
     exact = {
-        "reconstruction": expectation(lambda z: model.likelihood(z).log_prob(x)),
-        "energy": expectation(lambda z: model.log_joint(x, z)),
-        "kl": expectation(lambda z: q.log_prob(z) - model.prior.log_prob(z)),
-        "entropy": -expectation(q.log_prob),
+        "reconstruction": mass @ log_likelihood,
+        "energy": mass @ model.log_joint(x, z),
+        "kl": mass @ (log_q - model.prior.log_prob(z)),
+        "entropy": -mass @ log_q,
     }
     bound = elbo(model, x, q, 50_000, generator=seeded())
     for name in TERMS:
@@ -245,55 +224,44 @@ def test_the_closed_form_is_used_whatever_form_the_gaussians_have():
 # ---- standard errors --------------------------------------------------------------------------
 
 
-def measured_scores(estimate: Estimate, exact: float) -> torch.Tensor:
-    return (estimate.value - exact) / estimate.standard_error
-
-
 @pytest.mark.parametrize(
     "which", ["elbo", "sampled elbo", "kl", "entropy", "weighted", "reverse", "forward"]
 )
 def test_standard_errors_are_as_wide_as_the_spread(which):
-    """Of 2000 estimates the errors in units of the stated ones have mean 0 and variance 1."""
+    """Of 1000 estimates the errors in units of the stated ones have mean 0 and variance 1."""
     model, x, _ = cases()["full"]
-    copies, q = x[0].expand(2000, 4), full_gaussian(1)
-    exact = {name: term[0] for name, term in exact_terms(model, x[:1], q).items()}
-    q = q.expand((2000,))
-    bound = exact["energy"] + exact["entropy"]
-    if which == "elbo":
-        scores = measured_scores(total(elbo(model, copies, q, 100, generator=seeded())), bound)
-    elif which == "weighted":
-        many = importance_weighted_bound(
-            model, x[0], full_gaussian(), 5, generator=seeded(1), repeats=100_000
-        )
-        estimates = importance_weighted_bound(model, copies, q, 5, generator=seeded(2), repeats=100)
-        scores = measured_scores(estimates, float(many.value))
+    copies, q = x[0].expand(1000, 4), full_gaussian(1)
+    exact = {name: float(term[0]) for name, term in exact_terms(model, x[:1], q).items()}
+    exact["elbo"] = exact["sampled elbo"] = exact["energy"] + exact["entropy"]
+    q = q.expand((1000,))
+    if which == "weighted":
+        one = full_gaussian()
+        many = importance_weighted_bound(model, x[0], one, 5, generator=seeded(1), repeats=30_000)
+        exact[which] = float(many.value)
+        estimate = importance_weighted_bound(model, copies, q, 5, generator=seeded(2), repeats=100)
     elif which in ("reverse", "forward"):
-        peaks, gaussian = two_peaks(), Normal(torch.full((2000,), 0.2, dtype=DOUBLE), 1.0)
+        peaks, gaussian = two_peaks(), Normal(torch.full((1000,), 0.2, dtype=DOUBLE), 1.0)
         function = reverse_kl if which == "reverse" else forward_kl
-        exact_kl = quadrature_kl(gaussian, peaks) if which == "reverse" else None
-        exact_kl = quadrature_kl(peaks, gaussian) if exact_kl is None else exact_kl
-        scores = measured_scores(function(peaks, gaussian, 100, generator=seeded()), exact_kl)
+        pair = (gaussian, peaks) if which == "reverse" else (peaks, gaussian)
+        exact[which] = quadrature_kl(*pair)
+        estimate = function(peaks, gaussian, 100, generator=seeded())
     else:
-        sampled = elbo(model, copies, q, 100, generator=seeded(), closed_form=False)
-        if which == "sampled elbo":
-            scores = measured_scores(total(sampled), bound)
-        else:
-            scores = measured_scores(getattr(sampled, which), exact[which])
-    assert abs(float(scores.mean())) < 0.15
-    assert 0.9 < float(scores.std()) < 1.12
+        bound = elbo(model, copies, q, 100, generator=seeded(), closed_form=which == "elbo")
+        estimate = getattr(bound, which) if which in TERMS else total(bound)
+    scores = (estimate.value - exact[which]) / estimate.standard_error
+    assert abs(float(scores.mean())) < 0.2
+    assert 0.88 < float(scores.std()) < 1.15
 
 
 def quadrature_kl(p, q) -> float:
     """Integrate KL(p || q) of two distributions on the line; of a batch, that of the first."""
-
-    def log_prob(distribution, z):
-        value = distribution.log_prob(torch.tensor(z, dtype=DOUBLE))
-        return float(value.flatten()[0])
-
-    def integrand(z):
-        return math.exp(log_prob(p, z)) * (log_prob(p, z) - log_prob(q, z))
-
-    return integrate.quad(integrand, -12, 12, points=[-1.5, 2.0], limit=200)[0]
+    z = torch.linspace(-12, 12, 20_001, dtype=DOUBLE)
+    log_p, log_q = (
+        distribution.log_prob(z.reshape(-1, *[1] * len(distribution.batch_shape)))
+        for distribution in (p, q)
+    )
+    log_p, log_q = log_p.reshape(len(z), -1)[:, 0], log_q.reshape(len(z), -1)[:, 0]
+    return float((log_p.exp() * (log_p - log_q)).sum() * 24 / 20_000)
 
 
 def test_a_single_draw_says_nothing_about_its_error_and_warns_of_nothing():
@@ -547,7 +515,7 @@ def test_weighted_bound_climbs_to_the_evidence():
     evidence = float(model.log_prob(x[0]))
     bounds = [
         importance_weighted_bound(model, x[0], q, k, generator=seeded(k), repeats=repeats)
-        for k, repeats in ((1, 100_000), (4, 25_000), (16, 10_000), (256, 20_000))
+        for k, repeats in ((1, 20_000), (4, 10_000), (16, 5000), (64, 6000))
     ]
     values = [float(bound.value) for bound in bounds]
     assert values == sorted(values)
@@ -559,7 +527,7 @@ def test_weighted_bound_climbs_to_the_evidence():
     z = q.mean + grid @ q.scale_tril.mT
     ratio = (model.log_joint(x[0].expand(len(z), 4), z) - q.log_prob(z) - evidence).exp()
     assert float(probs @ ratio) == pytest.approx(1, rel=1e-6)
-    gap = (float(probs @ ratio.square()) - 1) / 512
+    gap = (float(probs @ ratio.square()) - 1) / (2 * 64)
     assert near(bounds[-1], evidence - gap)
     # So precise that twice the gap, or none, would not pass.
     assert float(5 * bounds[-1].standard_error) < 0.8 * gap

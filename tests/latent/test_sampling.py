@@ -5,6 +5,7 @@ from threading import Barrier
 
 import pytest
 import torch
+from draws import seeded
 from torch import distributions as torch_distributions
 from torch.distributions import (
     Beta,
@@ -44,10 +45,6 @@ DISTRIBUTIONS = [
     torch_distributions.LogNormal(P, P),
     torch_distributions.RelaxedOneHotCategorical(P[0], P),
 ]
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def flow_of(kind=PlanarFlow, features=3, context=0):
@@ -105,7 +102,7 @@ def test_threads_with_their_own_generators_draw_what_they_draw_one_after_the_oth
             together.wait()
         generator = seeded(seed)
         q = model.posterior(x)
-        return [float(elbo(model, x, q, 5, generator=generator).value.sum()) for _ in range(50)]
+        return [float(elbo(model, x, q, 5, generator=generator).value.sum()) for _ in range(12)]
 
     before = torch.get_rng_state()
     one_by_one = [estimates(seed) for seed in range(threads)]
