@@ -7,7 +7,7 @@ import pytest
 import torch
 from draws import number, seeded
 from scipy import integrate, stats
-from sklearn.linear_model import BayesianRidge, Ridge
+from sklearn.linear_model import BayesianRidge
 from torch.distributions import MultivariateNormal, Normal
 
 from nfbook.bayes import (
@@ -59,12 +59,6 @@ def test_coin_posterior_is_scipys_normalised_product():
     posterior = coin().posterior(TOSSES)
     assert close(posterior.log_prob(torch.from_numpy(grid)).exp(), expected)
     assert close(coin().log_evidence(TOSSES), math.log(evidence))
-
-
-def test_coin_evidence_is_the_beta_binomial_without_its_coefficient():
-    n, heads = len(TOSSES), int(TOSSES.sum())
-    counted = stats.betabinom(n, 2.5, 1.5).logpmf(heads)
-    assert close(coin().log_evidence(TOSSES), counted - math.log(math.comb(n, heads)))
 
 
 def test_coin_evidence_of_a_long_record_does_not_underflow():
@@ -136,14 +130,6 @@ def test_mean_evidence_and_predictive_from_the_joint_gaussian():
     assert close(gauss().predictive(NUMBERS).log_prob(new), joint(longer) - joint(NUMBERS))
 
 
-def test_mean_likelihood_keeps_the_shape_of_theta():
-    theta = torch.zeros(2, 3, dtype=F64)
-    expected = stats.norm(0, math.sqrt(0.6)).logpdf(NUMBERS.numpy()).sum()
-    values = gauss().log_likelihood(theta, NUMBERS)
-    assert values.shape == (2, 3)
-    assert close(values, expected)
-
-
 # --- linear regression ---------------------------------------------------------------------------
 
 
@@ -184,13 +170,6 @@ def test_regression_occam_factor_by_bayes_theorem():
     evidence = model.log_joint(w, data) - model.posterior(data).log_prob(w)
     fit = model.log_likelihood(model.map(data), data)
     assert close(model.log_occam_factor(data), evidence - fit)
-
-
-def test_regression_map_is_ridge():
-    _, (design, targets) = regression(20)
-    model = LinearRegression(torch.full((3,), 0.25, dtype=F64), number(0.5))
-    ridge = Ridge(alpha=2.0, fit_intercept=False).fit(design.numpy(), targets.numpy())
-    assert close(model.map((design, targets)), ridge.coef_)
 
 
 def test_regression_evidence_has_its_maximum_where_scikit_learn_finds_it():
@@ -264,30 +243,24 @@ def build(kind, dtype):
     return model, (design.to(dtype), targets.to(dtype)), torch.ones(3, dtype=dtype)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("kind", IDS)
-def test_data_types_are_kept(kind, dtype):
-    model, data, theta = build(kind, dtype)
-    predictive = model.predictive(data, data[0]) if kind == "regression" else model.predictive(data)
+def test_single_precision_is_kept_and_agrees_with_double(kind):
+    (narrow, data, theta), (wide, data64, _) = (build(kind, t) for t in (torch.float32, F64))
+    predictive = narrow.predictive(data, *data[:1]) if kind == "regression" else None
+    predictive = predictive or narrow.predictive(data)
     results = (
-        model.prior.mean,
-        model.log_likelihood(theta, data),
-        model.log_joint(theta, data),
-        model.posterior(data).mean,
-        model.map(data),
-        model.mle(data),
-        model.log_evidence(data),
+        narrow.prior.mean,
+        narrow.log_likelihood(theta, data),
+        narrow.log_joint(theta, data),
+        narrow.posterior(data).mean,
+        narrow.map(data),
+        narrow.mle(data),
+        narrow.log_evidence(data),
         predictive.mean,
     )
-    assert {result.dtype for result in results} == {dtype}
-
-
-@pytest.mark.parametrize("kind", IDS)
-def test_float32_agrees_with_float64(kind):
-    narrow, data32, _ = build(kind, torch.float32)
-    wide, data64, _ = build(kind, torch.float64)
-    assert close(narrow.log_evidence(data32), wide.log_evidence(data64), tol=1e-5)
-    assert close(narrow.map(data32), wide.map(data64), tol=1e-5)
+    assert {result.dtype for result in results} == {torch.float32}
+    assert close(narrow.log_evidence(data), wide.log_evidence(data64), tol=1e-5)
+    assert close(narrow.map(data), wide.map(data64), tol=1e-5)
 
 
 @pytest.mark.parametrize("kind", IDS)
@@ -324,11 +297,8 @@ NAN = number([1.0, math.nan])
     ("make", "error", "words"),
     [
         (lambda: BetaBernoulli(0.0, 1.0), ValueError, "a must be positive, got 0"),
-        (lambda: BetaBernoulli(1.0, -2.0), ValueError, "b must be positive, got -2"),
-        (lambda: BetaBernoulli("1", 1.0), TypeError, "a must be a number"),
         (lambda: BetaBernoulli(number([1.0]), number(1.0)), ValueError, "a must have shape"),
         (lambda: BetaBernoulli(number(1.0), torch.tensor(1.0)), TypeError, "a and b must have"),
-        (lambda: BetaBernoulli(torch.tensor(1), 1.0), TypeError, "a must be a floating-point"),
         (lambda: GaussianMean(math.inf, 1.0, 1.0), ValueError, "prior_mean must be finite"),
         (lambda: GaussianMean(0.0, -1.0, 1.0), ValueError, "prior_variance must be positive"),
         (lambda: GaussianMean(0.0, 1.0, 0.0), ValueError, "noise_variance must be positive"),
@@ -338,10 +308,8 @@ NAN = number([1.0, math.nan])
             ValueError,
             "prior_variance must",
         ),
-        (lambda: LinearRegression(torch.eye(2), 1.0), ValueError, r"prior_variance .* \(D,\)"),
         (lambda: LinearRegression(torch.ones(2), -1.0), ValueError, "noise_variance must be"),
         (lambda: LinearRegression(number([1.0]), torch.tensor(1.0)), TypeError, "same dtype"),
-        (lambda: BetaBernoulli(10**400, 1.0), ValueError, "a must be finite, got an int beyond"),
         (lambda: BetaBernoulli(number(1e308), number(1.0)), ValueError, r"a and b .* B\(a, b\)"),
         (lambda: GaussianMean(0.0, 1e-50, 1.0), ValueError, "prior_variance must not vanish"),
     ],
@@ -356,8 +324,6 @@ def test_bad_models_are_refused(make, error, words):
     [
         ([1.0, 0.0], TypeError, "data must be a torch.Tensor, got list"),
         (torch.tensor([1, 0]), TypeError, "data must be a floating-point tensor"),
-        (torch.tensor([True]), TypeError, "data must be a floating-point tensor"),
-        (number([]), ValueError, "data must not be empty"),
         (number([[1.0]]), ValueError, r"data must have shape \(n,\)"),
         (NAN, ValueError, "data must be finite, got 1 NaN"),
         (number([1.0, 0.5]), ValueError, "data must hold only 0 and 1, got 0.5"),
@@ -421,10 +387,7 @@ DESIGN, TARGETS = regression()[1]
         ([DESIGN, TARGETS], TypeError, "data must be a pair .*, got list"),
         ((DESIGN[:, :2], TARGETS), ValueError, r"design must have shape \(n, 3\), got \(9, 2\)"),
         ((DESIGN, TARGETS[:4]), ValueError, r"targets must have shape \(9,\), got \(4,\)"),
-        ((DESIGN, TARGETS[:, None]), ValueError, "targets must have shape"),
-        ((DESIGN[:0], TARGETS[:0]), ValueError, "design must not be empty"),
         ((DESIGN, TARGETS * math.nan), ValueError, "targets must be finite"),
-        ((DESIGN.long(), TARGETS), TypeError, "design must be a floating-point tensor"),
     ],
 )
 def test_bad_regression_data_are_refused(data, error, words):
@@ -474,12 +437,6 @@ def test_quadrature_of_a_density_far_below_the_smallest_number():
     assert close(found, -5000.0)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_quadrature_keeps_the_data_type(dtype):
-    box = torch.ones(2, dtype=dtype)
-    assert log_evidence_by_quadrature(lambda z: z.sum(dim=1), -box, box, 5).dtype == dtype
-
-
 ONE = torch.ones(2, dtype=F64)
 
 
@@ -490,7 +447,6 @@ ONE = torch.ones(2, dtype=F64)
         ((ONE, ONE, 5), ValueError, "lower must be below upper"),
         ((-ONE, ONE.float(), 5), TypeError, "lower and upper"),
         ((-ONE, ONE, 1), ValueError, "points must be at least 2, got 1"),
-        ((-ONE, ONE, 5.0), TypeError, "points must be an int"),
         ((-ONE * math.inf, ONE, 5), ValueError, "lower must be finite"),
         ((-torch.ones(10), torch.ones(10), 10), ValueError, r"10\^10 = 1e\+10 points"),
         (
@@ -498,8 +454,6 @@ ONE = torch.ones(2, dtype=F64)
             ValueError,
             r"a grid of 10\^400 points is larger",
         ),
-        ((-ONE, ONE, None), TypeError, "points must be an int, got NoneType"),
-        ((None, ONE, 5), TypeError, "lower must be a torch.Tensor, got NoneType"),
         ((-ONE * 1e308, ONE * 1e308, 5), ValueError, "upper - lower must be finite"),
     ],
 )
@@ -522,8 +476,6 @@ def test_quadrature_names_the_bytes_and_the_limit():
         (lambda z: z, ValueError, r"log_joint's result must have shape \(25,\), got \(25, 2\)"),
         (lambda z: 0.0, TypeError, "log_joint's result must be a torch.Tensor, got float"),
         (lambda z: z[:, 0] * math.nan, ValueError, "log_joint's result .* got 25 NaN or plus inf"),
-        (lambda z: z[:, 0] + math.inf, ValueError, "log_joint's result .* got 25 NaN or plus inf"),
-        (lambda z: z[:, 0].long(), TypeError, "log_joint's result must be a floating-point tensor"),
         (lambda z: z[:, 0].float(), TypeError, "log_joint's result and lower must have the same"),
     ],
 )

@@ -120,9 +120,7 @@ def test_another_m_step_takes_the_models_place():
     [
         (-1e-9, 9, ValueError, "tolerance must be at least 0, got -1e-09"),
         (math.nan, 9, ValueError, "tolerance must be finite, got nan"),
-        ("0", 9, TypeError, "tolerance must be a number, got str"),
         (0, 0, ValueError, "max_iterations must be at least 1, got 0"),
-        (0, 9.0, TypeError, "max_iterations must be an int, got float"),
     ],
 )
 def test_bad_stopping_rules_are_refused(tolerance, max_iterations, error, message):
@@ -299,7 +297,6 @@ def test_float64_is_made_batch_by_batch():
 @pytest.mark.parametrize(
     ("x", "error", "message"),
     [
-        (None, TypeError, "x must be a torch.Tensor or an iterable of them, .* got NoneType"),
         (3, TypeError, "x must be a torch.Tensor or an iterable of them, .* got int"),
         ("data.csv", TypeError, "x must be a torch.Tensor or an iterable of them, .* got str"),
         (
@@ -310,13 +307,10 @@ def test_float64_is_made_batch_by_batch():
         (iter([torch.zeros(2, 2)]), TypeError, "x must be an iterable that starts anew"),
         ([], ValueError, "x must hold at least one batch, got none"),
         (torch.zeros(0, 2), ValueError, r"x must not be empty, got shape \(0, 2\)"),
-        (torch.zeros(2, 0), ValueError, r"x must not be empty, got shape \(2, 0\)"),
         (torch.zeros(3), ValueError, r"x must have shape \(n, D\), got \(3,\)"),
-        (torch.zeros(()), ValueError, r"x must have shape \(n, D\), got \(\)"),
         (torch.zeros(3, 2).int(), TypeError, "x must be a floating-point tensor, got torch.int32"),
         (torch.tensor([[0.0, math.inf]]), ValueError, "x must be finite, got 1 NaN or infinite"),
         ([[1.0, 2.0]], TypeError, "every batch of x must be a torch.Tensor, got list"),
-        (np.zeros((2, 2)), TypeError, "every batch of x must be a torch.Tensor, got ndarray"),
         ([torch.zeros(3)], ValueError, r"every batch of x must have shape \(n, D\), got \(3,\)"),
     ],
 )
@@ -329,8 +323,6 @@ def test_what_is_no_data_is_refused_at_once(x, error, message):
     ("second", "error", "message"),
     [
         (torch.zeros(3, 1), ValueError, r"every batch of x must have shape \(n, 2\), got \(3, 1\)"),
-        (torch.zeros(2), ValueError, r"every batch of x must have shape \(n, 2\), got \(2,\)"),
-        (torch.zeros(0, 2), ValueError, r"every batch of x must not be empty, got shape \(0, 2\)"),
         (
             torch.zeros(3, 2).double(),
             TypeError,
@@ -398,19 +390,12 @@ def test_moments_are_numpys_wherever_the_data_lie(size, shift):
     assert torch.equal(diagonal.mean, found.mean)
 
 
-def test_moments_of_float32_are_float64():
-    x = rand(1000, 2).float() + 1000
-    found = moments(Batches(x))
-    assert found.mean.dtype == found.covariance.dtype == F64
-    assert np.allclose(found.covariance, np.cov(x.double().numpy().T, bias=True), rtol=1e-12)
-
-
-@pytest.mark.parametrize("copies", [1, 10])
-def test_equal_observations_have_no_variance_at_all(copies):
-    x = number([[0.1, 1e8 / 3]]).repeat(copies, 1)
-    for source in (x, list(x.split(3))):
+def test_equal_observations_have_no_variance_at_all():
+    x = number([[0.1, 1e8 / 3]]).repeat(10, 1)
+    for source in (x, list(x.split(3)), list(x.float().split(3))):
         found = moments(Batches(source))
-        assert torch.equal(found.mean, x[0])
+        assert torch.equal(found.mean, source[0].reshape(-1, 2)[0].double())
+        assert found.covariance.dtype == F64
         assert found.covariance.tolist() == [[0.0, 0.0], [0.0, 0.0]]
 
 
@@ -538,9 +523,7 @@ def test_too_few_distinct_observations_have_no_start():
     [
         ({"x": torch.zeros(4)}, ValueError, r"x must have shape \(n, D\), got \(4,\)"),
         ({"x": torch.tensor([[math.nan]])}, ValueError, "x must be finite"),
-        ({"x": [[1.0]]}, TypeError, "x must be a torch.Tensor, got list"),
         ({"num_clusters": 0}, ValueError, "num_clusters must be at least 1, got 0"),
-        ({"num_clusters": 2.0}, TypeError, "num_clusters must be an int, got float"),
         ({"generator": 7}, TypeError, "generator must be a torch.Generator, got int"),
     ],
 )

@@ -4,6 +4,7 @@ import functools
 import itertools
 import math
 import warnings
+import weakref
 
 import numpy as np
 import pytest
@@ -15,13 +16,12 @@ from torch.distributions import (
     Categorical,
     MixtureSameFamily,
     MultivariateNormal,
-    Normal,
     kl_divergence,
 )
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from nfbook.data import digits, old_faithful
+from nfbook.data import old_faithful
 from nfbook.latent import GaussianMixture
 
 STRUCTURES = ["full", "tied", "diagonal", "spherical"]
@@ -171,31 +171,19 @@ def test_elbo_is_the_evidence_less_a_divergence(structure):
     assert torch.allclose(model.elbo(x, model.posterior(x)), model.log_prob(x), rtol=1e-12, atol=0)
 
 
-def test_elbo_of_a_point_mass_is_the_log_joint():
-    model, x = some_mixture(), rand(6, 2, seed=3)
-    q = one_hot(6, 3)
-    z = q.probs.argmax(1)
-    assert torch.allclose(model.elbo(x, q), model.log_joint(x, z), rtol=1e-12, atol=0)
-    certain = Categorical(logits=q.probs.log())
-    assert torch.allclose(model.elbo(x, certain), model.log_joint(x, z), rtol=1e-12, atol=0)
-
-
 @pytest.mark.parametrize("parameter", ["probs", "logits"])
-def test_elbo_of_a_point_mass_has_finite_gradients(parameter):
-    model, x = some_mixture(), rand(6, 2, seed=3)
-    probs = one_hot(6, 3).probs
+def test_elbo_of_a_point_mass_is_the_log_joint_and_has_finite_gradients(parameter):
+    model, x, probs = some_mixture(), rand(6, 2, seed=3), one_hot(6, 3).probs
     value = (probs if parameter == "probs" else probs.log()).requires_grad_()
-    means = model.means.clone().requires_grad_()
-    model = GaussianMixture(model.weights, means, model.covariances)
-    model.elbo(x, Categorical(**{parameter: value})).sum().backward()
+    means, index = model.means.clone().requires_grad_(), probs.argmax(1)
+    learned = GaussianMixture(model.weights, means, model.covariances)
+    elbo = learned.elbo(x, Categorical(**{parameter: value}))
+    assert torch.allclose(elbo, model.log_joint(x, index), rtol=1e-12, atol=0)
+    elbo.sum().backward()
     assert value.grad.isfinite().all()
-    index = probs.argmax(1)
-    expected = torch.zeros_like(means).index_add(
-        0,
-        index,
-        torch.linalg.solve(model.covariances[index], (x - means[index]).unsqueeze(-1)).squeeze(-1),
-    )
-    assert torch.allclose(means.grad, expected)
+    differences = (x - model.means[index]).unsqueeze(-1)
+    slopes = torch.linalg.solve(model.covariances[index], differences).squeeze(-1)
+    assert torch.allclose(means.grad, torch.zeros_like(means).index_add(0, index, slopes))
 
 
 @each_structure
@@ -204,35 +192,23 @@ def test_gradients_agree_with_finite_differences(structure):
     inputs = [model.weights.log(), model.means, model.covariances, rand(4, 3, seed=4)]
     inputs = [value.clone().requires_grad_() for value in inputs]
 
-    def make(logits, means, covariances):
+    def densities(logits, means, covariances, q_logits):
         if structure in ("full", "tied"):
             covariances = (covariances + covariances.mT) / 2
-        return GaussianMixture(logits.softmax(0), means, covariances, structure=structure)
+        model = GaussianMixture(logits.softmax(0), means, covariances, structure=structure)
+        return model.log_prob(x), model.elbo(x, Categorical(logits=q_logits))
 
-    def log_prob(logits, means, covariances):
-        return make(logits, means, covariances).log_prob(x)
-
-    def elbo(logits, means, covariances, q_logits):
-        return make(logits, means, covariances).elbo(x, Categorical(logits=q_logits))
-
-    assert torch.autograd.gradcheck(log_prob, inputs[:3])
-    assert torch.autograd.gradcheck(elbo, inputs)
+    assert torch.autograd.gradcheck(densities, inputs)
 
 
 @pytest.mark.parametrize(
     ("q", "error", "message"),
     [
-        (Normal(0.0, 1.0), TypeError, r"q must be a torch\.distributions\.Categorical, got Normal"),
         (torch.ones(4, 3), TypeError, r"q must be a torch\.distributions\.Categorical, got Tensor"),
         (
             some_q(5, 3),
             ValueError,
             r"q must have batch shape \(4,\) and 3 indices, got \(5,\) and 3",
-        ),
-        (
-            Categorical(torch.ones(3).double()),
-            ValueError,
-            r"batch shape \(4,\) and 3 indices, got \(\) and 3",
         ),
         (some_q(4, 2), ValueError, r"batch shape \(4,\) and 3 indices, got \(4,\) and 2"),
         (
@@ -253,38 +229,6 @@ def test_elbo_and_e_step_refuse_a_wrong_q(q, error, message):
 
 
 @each_structure
-@pytest.mark.parametrize("shares", ["posterior", "any", "point masses"])
-def test_statistics_are_what_they_say(structure, shares):
-    model, x = some_mixture(structure), 3 * rand(9, 2, seed=3)
-    q = {
-        "posterior": None,
-        "any": some_q(9, 3),
-        "point masses": one_hot(9, 3),
-    }[shares]
-    r = (model.posterior(x) if q is None else q).probs.numpy()
-    sums = np.zeros((3, 2)), np.zeros((3, 2, 2))
-    for k, factor in enumerate(np.linalg.cholesky(matrices_of(model).numpy())):
-        for i in range(9):
-            y = np.linalg.solve(factor, (x[i] - model.means[k]).numpy())
-            sums[0][k] += r[i, k] * y
-            sums[1][k] += r[i, k] * np.outer(y, y)
-    scatter = {
-        "full": lambda s: s,
-        "tied": lambda s: s.sum(0),
-        "diagonal": lambda s: s.diagonal(0, 1, 2),
-        "spherical": lambda s: s.trace(0, 1, 2),
-    }[structure](sums[1])
-    statistics = model.e_step(x, q)
-    assert statistics.count == 9
-    assert np.allclose(statistics.sizes, r.sum(0))
-    assert np.allclose(statistics.shifts, sums[0])
-    assert np.allclose(statistics.scatter, scatter)
-    assert float(statistics.entropy) == pytest.approx(stats.entropy(r, axis=1).sum(), abs=1e-12)
-    if shares == "point masses":
-        assert float(statistics.entropy) == 0
-
-
-@each_structure
 def test_statistics_add_up(structure):
     model, x = some_mixture(structure), rand(40, 2, seed=3)
     whole, first, second = model.e_step(x), model.e_step(x[:7]), model.e_step(x[7:])
@@ -300,13 +244,18 @@ def test_statistics_add_up(structure):
 
 @each_structure
 def test_bound_is_the_elbo_of_any_mixture_for_any_q(structure):
+    """So all sums over the observations are right: another mixture weighs them otherwise."""
     maker, x = some_mixture(structure), 2 * rand(30, 2, seed=3)
-    assert torch.allclose(maker.bound(maker.e_step(x)), maker.log_prob(x).sum(), rtol=1e-12, atol=0)
     for model, q in itertools.product(
         (maker, some_mixture(structure, seed=7)), (some_q(30, 3), one_hot(30, 3), None)
     ):
-        expected = model.elbo(x, maker.posterior(x) if q is None else q).sum()
-        assert torch.allclose(model.bound(maker.e_step(x, q)), expected, rtol=1e-12, atol=0)
+        shares, statistics = maker.posterior(x) if q is None else q, maker.e_step(x, q)
+        expected = model.elbo(x, shares).sum()
+        assert torch.allclose(model.bound(statistics), expected, rtol=1e-12, atol=0)
+        assert torch.allclose(statistics.sizes, shares.probs.sum(0))
+        entropy = float(shares.entropy().sum())
+        assert float(statistics.entropy) == pytest.approx(entropy, abs=1e-5)
+        assert statistics.count == 30
 
 
 @each_structure
@@ -339,21 +288,21 @@ def test_m_step_ends_where_the_gradient_vanishes(structure, seed):
 
 
 @each_structure
-@pytest.mark.parametrize("fractions", [None, (1.5, 0.9), (1.5, 1.2)])
+@pytest.mark.parametrize("fractions", [(1e-3, 1e-3), (1.5, 0.9), (1.5, 1.2)])
 def test_no_neighbour_of_the_m_step_is_better(structure, fractions):
     x = clusters(60, 3, 2)
-    floor = None if fractions is None else torch.tensor(fractions).double() * x.var(0)
-    old = some_mixture(structure)
-    q = some_q(60, 3)
-    new = old.m_step(old.e_step(x, q), floor)
+    floor = torch.tensor(fractions).double() * x.var(0)
+    old, q = some_mixture(structure), some_q(60, 3)
+    statistics = old.e_step(x, q)
+    new, free = old.m_step(statistics, floor), old.m_step(statistics)
     top = new.elbo(x, q).sum()
-    assert torch.allclose(top, new.bound(old.e_step(x, q)))
-    free = old.m_step(old.e_step(x, q)).elbo(x, q).sum()
-    assert top == free if floor is None else top < free - 1
-    lowest = torch.zeros(2).double() if floor is None else floor
-    if structure == "spherical":
-        lowest = lowest.mean().expand(2)
-    for seed, size in itertools.product(range(3), (1e-3, 1e-1)):
+    assert torch.allclose(top, new.bound(statistics))
+    if fractions[0] < 1:  # a floor that nothing touches changes nothing
+        assert torch.equal(new.covariances, free.covariances)
+    else:
+        assert top < free.elbo(x, q).sum() - 1
+    lowest = floor.mean().expand(2) if structure == "spherical" else floor
+    for seed, size in itertools.product(range(10), (1e-3, 1e-1)):
         # Between two matrices above the floor there are only such matrices.
         a = rand(3, 2, 2, seed=seed)
         above = covariances_of(structure, 10 * a @ a.mT + torch.diag(lowest))
@@ -386,37 +335,6 @@ def test_the_floor_holds_in_every_direction(structure):
         assert torch.allclose(torch.linalg.eigvalsh(scaled)[:, :2], torch.ones(()).double())
 
 
-def test_a_floor_that_nothing_touches_changes_nothing_and_the_rest_is_optimal():
-    x, old = clusters(80, 4, 3), some_mixture(count=4, dim=3)
-    statistics = old.e_step(x, some_q(80, 4))
-    matrices = old.m_step(statistics).covariances
-    low = torch.full((3,), 1e-3).double()
-    assert torch.equal(old.m_step(statistics, low).covariances, matrices)
-    # A general solver from another side: covariances F + A A^T, all of them allowed.
-    floor = torch.tensor([0.5, 1.0, 2.0]).double() * matrices.diagonal(dim1=1, dim2=2).mean(0)
-    lifted = old.m_step(statistics, floor).covariances
-    assert not torch.allclose(lifted, matrices, rtol=0.1), "the check would be empty"
-
-    def objective(covariance):
-        return -covariance.logdet() - torch.linalg.solve(covariance, matrices).diagonal(
-            dim1=1, dim2=2
-        ).sum(1)
-
-    a = rand(4, 3, 3, seed=3).requires_grad_()
-    solver = torch.optim.LBFGS([a], max_iter=500, line_search_fn="strong_wolfe", tolerance_change=0)
-
-    def loss():
-        solver.zero_grad()
-        value = -objective(torch.diag(floor) + a @ a.mT).sum()
-        value.backward()
-        return value
-
-    solver.step(loss)
-    found = objective(torch.diag(floor) + a.detach() @ a.detach().mT)
-    assert torch.allclose(objective(lifted), found, atol=1e-6)
-    assert (objective(lifted) > found - 1e-12).all()
-
-
 @each_structure
 @pytest.mark.parametrize("share", [0.0, 1e-18])
 def test_a_component_without_observations_stays(structure, share):
@@ -446,31 +364,20 @@ def test_a_component_without_observations_stays(structure, share):
         assert torch.allclose(new.covariances, rest.covariances)
 
 
-def test_a_start_far_from_all_data_does_no_harm():
-    x = clusters(60, 2, 2)
-    start = start_for(x, 3, "full")
-    means = torch.cat([start.means[:2], torch.full((1, 2), 1e6).double()])
-    far = GaussianMixture(start.weights, means, start.covariances)
-    assert far.e_step(x).sizes[2] == 0
-    model, history = GaussianMixture.fit(x, 3, start=far)
-    assert history.converged
-    assert torch.equal(model.means[2], means[2])
-    assert (history.half_steps.diff() > -1e-9).all()
-
-
 def test_statistics_of_another_model_are_refused():
     model, x = some_mixture(), rand(20, 2)
     twin = GaussianMixture(model.weights, model.means, model.covariances)
     with pytest.raises(ValueError, match="statistics must come from this model's own e_step"):
         model.m_step(twin.e_step(x))
+    with pytest.raises(ValueError, match="statistics must come from one model to be added, got tw"):
+        model.e_step(x) + twin.e_step(x)
+    with pytest.raises(TypeError, match="other must be a MixtureStatistics, got int"):
+        model.e_step(x) + 3
     assert torch.allclose(model.bound(twin.e_step(x)), model.log_prob(x).sum())
-    others = (some_mixture("tied"), some_mixture(count=2), some_mixture(dim=3))
-    for other, what in zip(others, (r"tied and \(3, 2\)", r"full and \(2, 2\)", ""), strict=True):
-        statistics = other.e_step(rand(5, other.data_dim))
-        with pytest.raises(
-            ValueError, match=rf"same structure, K and D, full and \(3, 2\), got {what}"
-        ):
-            model.bound(statistics)
+    for other, what in ((some_mixture("tied"), "tied"), (some_mixture(count=2), r"full and \(2")):
+        message = rf"same structure, K and D, full and \(3, 2\), got {what}"
+        with pytest.raises(ValueError, match=message):
+            model.bound(other.e_step(x))
     for function in (model.m_step, model.bound):
         with pytest.raises(TypeError, match="statistics must be a MixtureStatistics, got Tensor"):
             function(x)
@@ -479,7 +386,6 @@ def test_statistics_of_another_model_are_refused():
 @pytest.mark.parametrize(
     ("floor", "error", "message"),
     [
-        (0.1, TypeError, "floor must be a torch.Tensor, got float"),
         (torch.ones(3).double(), ValueError, r"floor must have shape \(2,\), got \(3,\)"),
         (torch.tensor([1.0, 0.0]).double(), ValueError, r"floor must be positive, got 0\.0"),
         (torch.ones(2), TypeError, "floor and parameters must have the same dtype"),
@@ -574,62 +480,6 @@ def test_old_faithful_ends_at_the_published_numbers():
     assert float(two.bic(x)) == pytest.approx(2322.192, abs=6e-4)
 
 
-def test_old_faithful_with_a_tied_covariance_ends_a_little_above_the_published_number():
-    x = old_faithful()
-    model, history = GaussianMixture.fit(
-        x, 3, structure="tied", generator=seeded(), restarts=2, tolerance=1e-9
-    )
-    assert model.num_parameters == 11
-    # Where scikit-learn 1.9.1 ends with tol=1e-10.
-    assert float(history.after_e_step[-1]) == pytest.approx(-1126.3159, abs=6e-5)
-    # mclust stops as soon as the log-likelihood changes by no more than its 1e-5th part.
-    bounds = history.after_e_step
-    small = bounds.diff() < 1e-5 * (1 + bounds[1:].abs())
-    stopped = float(bounds[1:][small][0])
-    assert stopped == pytest.approx(-1126.361, abs=0.01)
-    assert 11 * math.log(272) - 2 * stopped == pytest.approx(2314.386, abs=0.02)
-
-
-@each_structure
-def test_one_component_is_the_sample_mean_and_covariance(structure):
-    x = clusters(50, 2, 3)
-    model, history = GaussianMixture.fit(x, 1, structure=structure, generator=seeded())
-    covariance = torch.cov(x.mT, correction=0)
-    expected = {
-        "full": covariance.unsqueeze(0),
-        "tied": covariance,
-        "diagonal": covariance.diagonal().unsqueeze(0),
-        "spherical": covariance.diagonal().mean().unsqueeze(0),
-    }[structure]
-    assert torch.allclose(model.covariances, expected)
-    assert torch.allclose(model.means[0], x.mean(0))
-    assert history.restarts.shape == (5,)
-    # It is also where the fit starts.
-    assert torch.allclose(history.half_steps, model.log_prob(x).sum(), rtol=1e-12, atol=0)
-
-
-@each_structure
-def test_order_of_the_data_and_of_the_components_does_not_matter(structure):
-    x = clusters(200, 3, 2, apart=2.0)
-    start = start_for(x, 3, structure)
-    options = {"structure": structure, "max_iterations": 5}
-    model, history = GaussianMixture.fit(x, 3, start=start, **options)
-    shuffled = x[torch.randperm(200, generator=seeded())]
-    again = GaussianMixture.fit(shuffled, 3, start=start, **options)
-    assert_same(again.model, model)
-    assert torch.allclose(again.history.half_steps, history.half_steps)
-    order = torch.tensor([2, 0, 1])
-    covariances = start.covariances if structure == "tied" else start.covariances[order]
-    permuted = GaussianMixture(
-        start.weights[order], start.means[order], covariances, structure=structure
-    )
-    other = GaussianMixture.fit(x, 3, start=permuted, **options).model
-    assert torch.allclose(other.weights, model.weights[order])
-    assert torch.allclose(other.means, model.means[order])
-    expected = model.covariances if structure == "tied" else model.covariances[order]
-    assert torch.allclose(other.covariances, expected)
-
-
 ROTATION = torch.linalg.qr(rand(2, 2, seed=3)).Q
 COLUMNS = torch.diag(torch.tensor([1e-8, 1e8]).double())
 MOVES = [
@@ -706,21 +556,21 @@ def test_a_streamed_fit_is_the_fit_in_memory(structure):
                 assert torch.allclose(streamed.history.restarts, history.restarts)
 
 
-def test_only_one_batch_is_in_memory_at_a_time():
+def test_only_the_batch_in_use_and_the_next_are_in_memory():
     alive = []
 
     class Source:
         def __iter__(self):
-            for i in range(6):
-                batch = clusters(50, 2, 2, seed=i).float()
-                alive.append(batch.data_ptr())
+            for seed in range(6):
+                assert sum(reference() is not None for reference in alive) <= 1
+                batch = clusters(50, 2, 2, seed=seed).float()
+                alive.append(weakref.ref(batch))
                 yield batch
+                del batch
 
     options = {"restarts": 1, "max_iterations": 3, "generator": seeded()}
-    model = GaussianMixture.fit(Source(), 2, **options).model
-    assert model.means.dtype == torch.float32
-    # Memory that was free again is given to a later batch.
-    assert len(set(alive)) < len(alive) / 3
+    assert GaussianMixture.fit(Source(), 2, **options).model.means.dtype == torch.float32
+    assert len(alive) > 6
 
 
 def test_the_best_restart_wins_and_seeds_reproduce():
@@ -757,28 +607,16 @@ def test_a_random_start_has_the_clusters_of_well_separated_data(structure):
     assert history.after_e_step[0] > history.after_e_step[-1] - 15
 
 
-def test_a_fit_says_whether_it_converged():
+def test_a_fit_stops_where_it_is_told_to():
     x, start = old_faithful(), start_for(old_faithful(), 2, "full")
-    short = GaussianMixture.fit(x, 2, start=start, max_iterations=2).history
-    assert (short.converged, short.iterations) == (False, 2)
-    rough = GaussianMixture.fit(x, 2, start=start, tolerance=1e-2).history
-    fine = GaussianMixture.fit(x, 2, start=start, tolerance=1e-9).history
+    rough, fine = (
+        GaussianMixture.fit(x, 2, start=start, tolerance=t).history for t in (1e-2, 1e-9)
+    )
     assert rough.converged
-    assert fine.converged
     assert rough.iterations < fine.iterations
     gains = fine.after_e_step.diff() / len(x)
     assert (gains[:-1] > 1e-9).all()
     assert gains[-1] <= 1e-9
-
-
-@each_structure
-def test_a_fit_starts_at_its_start(structure):
-    x, start = rand(50, 2), some_mixture(structure)
-    history = GaussianMixture.fit(x, 3, structure=structure, start=start, max_iterations=1).history
-    statistics = start.e_step(x)
-    assert torch.allclose(history.after_e_step[0], start.log_prob(x).sum(), rtol=1e-12, atol=0)
-    expected = start.m_step(statistics).bound(statistics)
-    assert torch.allclose(history.after_m_step[0], expected, rtol=1e-12, atol=0)
 
 
 def test_a_start_below_the_floor_is_raised_to_it():
@@ -848,7 +686,6 @@ def test_far_and_single_precision_data_end_where_the_others_do():
     [
         (FAITHFUL[:1], 1, "x must vary in some column, .* got n = 1, all at or near"),
         (FAITHFUL[:3], 4, "x must hold at least 4 distinct observations, got 3"),
-        (FAITHFUL[:3].repeat(9, 1), 4, "x must hold at least 4 distinct observations, got 3"),
         (FAITHFUL[:1].repeat(9, 1), 1, r"x must vary in some column, .* near \(3.6, 79\)"),
         (1e200 * FAITHFUL, 2, "x must have a finite variance in every column"),
         (
@@ -923,29 +760,11 @@ def test_half_precision_is_refused(structure, dtype):
         GaussianMixture.fit([x], 2, structure=structure, generator=seeded())
 
 
-def test_statistics_of_something_else_are_refused():
-    model, x = some_mixture(), rand(20, 2)
-    with pytest.raises(TypeError, match="other must be a MixtureStatistics, got int"):
-        model.e_step(x) + 3
-    with pytest.raises(ValueError, match="statistics must come from one model to be added, got tw"):
-        model.e_step(x) + some_mixture().e_step(x)
-    with pytest.raises(ValueError, match="own e_step, got those of another model"):
-        model.m_step(some_mixture().e_step(x))
-
-
 def test_an_e_step_too_far_away_is_refused():
     model = some_mixture()
     x = torch.tensor([[1.7e308, -1.7e308]], dtype=torch.float64)
     with pytest.raises(ValueError, match=r"x must be small enough .* elements up to 1\.7e\+308"):
         model.e_step(x)
-
-
-def test_without_a_floor_a_collapse_names_it():
-    x = torch.cat([rand(50, 2), torch.full((1, 2), 30.0).double()])
-    with pytest.raises(ValueError, match=r"floor must be high enough .* but one collapsed"):
-        GaussianMixture.fit(x, 2, floor=0, generator=seeded())
-    model, _ = GaussianMixture.fit(x, 2, generator=seeded())
-    assert torch.linalg.eigvalsh(model.covariances).min() < 1e-4
 
 
 # Arguments ------------------------------------------------------------------------------------
@@ -1002,11 +821,8 @@ GOOD = {
             [*GOOD["full"][:2], [[1.0, 2.0], [2.0, 1.0]]],
             r"covariances\[2\] must be positive definite, got the eigenvalue -1",
         ),
-        ("tied", [[1.0, 0.5], [0.0, 1.0]], r"covariances must be symmetric, got \[\["),
         ("tied", [[0.0, 0.0], [0.0, 1.0]], "covariances must be positive definite, got the eig"),
         ("diagonal", [[1.0, 0.0]] * 3, r"covariances must be positive, got 0\.0"),
-        ("diagonal", [[1.0, math.nan]] * 3, "covariances must be finite"),
-        ("spherical", [1.0, -2.0, 1.0], r"covariances must be positive, got -2\.0"),
         ("spherical", [1.0, math.inf, 1.0], "covariances must be finite"),
         ("round", GOOD["full"], "structure must be one of full, tied, diagonal, spherical"),
     ],
@@ -1030,25 +846,13 @@ def test_parameters_have_one_dtype(structure):
     ("change", "error", "message"),
     [
         ({"x": None}, TypeError, "x must be a torch.Tensor or an iterable of them"),
-        ({"x": torch.zeros(3)}, ValueError, r"x must have shape \(n, D\), got \(3,\)"),
-        ({"x": torch.zeros(3, 2).int()}, TypeError, "x must be a floating-point tensor"),
         ({"x": torch.tensor([[math.nan, 1.0]])}, ValueError, "x must be finite, got 1 NaN"),
-        ({"x": []}, ValueError, "x must hold at least one batch"),
-        ({"x": [FAITHFUL, FAITHFUL[:, :1]]}, ValueError, "every batch of x must have shape"),
-        ({"x": (b for b in [FAITHFUL])}, TypeError, "x must be an iterable that starts anew"),
         ({"num_components": 0}, ValueError, "num_components must be at least 1, got 0"),
-        ({"num_components": 2.0}, TypeError, "num_components must be an int, got float"),
         ({"structure": "diag"}, ValueError, "structure must be one of full, .* got 'diag'"),
-        ({"structure": None}, TypeError, "structure must be a str, got NoneType"),
         ({"restarts": 0}, ValueError, "restarts must be at least 1, got 0"),
-        ({"restarts": 1.5}, TypeError, "restarts must be an int, got float"),
         ({"floor": -1e-3}, ValueError, r"floor must be at least 0, got -0\.001"),
-        ({"floor": None}, TypeError, "floor must be a number, got NoneType"),
-        ({"floor": math.nan}, ValueError, "floor must be finite, got nan"),
         ({"tolerance": -1}, ValueError, "tolerance must be at least 0, got -1"),
-        ({"tolerance": "a"}, TypeError, "tolerance must be a number, got str"),
         ({"max_iterations": 0}, ValueError, "max_iterations must be at least 1, got 0"),
-        ({"max_iterations": 1e3}, TypeError, "max_iterations must be an int, got float"),
         ({"missing": 1}, TypeError, "missing must be True or False, got int"),
         ({"weights": 1}, TypeError, "weights must be a torch.Tensor, got int"),
         ({"generator": 0}, TypeError, r"generator must be a torch\.Generator, got int"),
@@ -1058,16 +862,6 @@ def test_parameters_have_one_dtype(structure):
             {"start": some_mixture("tied", 2)},
             ValueError,
             "start must have structure full, K = 2 and D = 2, got tied, 2 and 2",
-        ),
-        (
-            {"start": some_mixture(count=3)},
-            ValueError,
-            "start must have structure full, K = 2 and D = 2, got full, 3 and 2",
-        ),
-        (
-            {"start": some_mixture(count=2, dim=1)},
-            ValueError,
-            "start must have structure full, K = 2 and D = 2, got full, 2 and 1",
         ),
         (
             {"start": some_mixture(count=2, dtype=torch.float32)},
@@ -1086,11 +880,8 @@ def test_fit_refuses_bad_arguments(change, error, message):
     ("x", "error", "message"),
     [
         (torch.zeros(3, 4).double(), ValueError, r"x must have shape \(n, 2\), got \(3, 4\)"),
-        (torch.zeros(2).double(), ValueError, r"x must have shape \(n, 2\), got \(2,\)"),
-        (torch.zeros(0, 2).double(), ValueError, "x must not be empty"),
         (torch.full((3, 2), math.nan).double(), ValueError, "x must be finite"),
         (torch.zeros(3, 2), TypeError, "x and parameters must have the same dtype"),
-        (np.zeros((3, 2)), TypeError, "x must be a torch.Tensor, got ndarray"),
     ],
 )
 def test_e_step_refuses_bad_observations(x, error, message):
@@ -1185,7 +976,6 @@ def test_a_weight_of_zero_is_no_observation_at_all():
         (FAITHFUL, torch.ones(3).double(), ValueError, r"weights must have shape \(272,\)"),
         (FAITHFUL, torch.ones(272), TypeError, "x and weights must have the same dtype"),
         (FAITHFUL, -torch.ones(272).double(), ValueError, "weights must not be negative, got -1"),
-        (FAITHFUL, torch.zeros(272).double(), ValueError, "weights must not all be zero"),
         ([FAITHFUL], torch.ones(272).double(), TypeError, "weights must be an iterable of the"),
         ([FAITHFUL], [], ValueError, "weights must hold as many batches as x, got fewer"),
         ([FAITHFUL], [torch.ones(272).double()] * 2, ValueError, "as many batches .* got more"),
@@ -1296,17 +1086,6 @@ def test_a_constant_column_ends_at_the_floor_and_changes_nothing_else(structure,
     expected = 1e-6 * x.var(0, correction=0).mean()
     if value < 1:
         assert torch.allclose(matrices_of(model)[:, 2, 2], expected, rtol=1e-6)
-
-
-def test_digits_with_their_constant_pixels_can_be_fitted():
-    images = digits()[0].double()
-    assert (images.std(0) == 0).any()
-    for structure in ("diagonal", "tied"):
-        model, history = GaussianMixture.fit(
-            images, 3, structure=structure, restarts=1, max_iterations=5, generator=seeded()
-        )
-        assert (history.half_steps.diff() > -1e-6 * history.half_steps.abs().max()).all()
-        assert model.covariances.isfinite().all()
 
 
 @each_structure

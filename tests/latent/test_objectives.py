@@ -508,31 +508,6 @@ def test_weighted_bound_is_the_sum_over_all_draws_of_a_discrete_q(num_samples):
     assert float(estimate.standard_error) < 0.02
 
 
-def test_weighted_bound_climbs_to_the_evidence():
-    model, x, _ = cases()["full"]
-    posterior = model.posterior(x[0])
-    q = MultivariateNormal(posterior.mean + 0.5, 1.5 * posterior.covariance_matrix)
-    evidence = float(model.log_prob(x[0]))
-    bounds = [
-        importance_weighted_bound(model, x[0], q, k, generator=seeded(k), repeats=repeats)
-        for k, repeats in ((1, 20_000), (4, 10_000), (16, 5000), (64, 6000))
-    ]
-    values = [float(bound.value) for bound in bounds]
-    assert values == sorted(values)
-    assert values[0] < evidence - 0.3
-    # To first order the gap is (E w² / p² - 1) / 2 K, by Gauss-Hermite quadrature here.
-    nodes, weights = np.polynomial.hermite_e.hermegauss(60)
-    grid = torch.cartesian_prod(*[torch.tensor(nodes)] * 2)
-    probs = torch.cartesian_prod(*[torch.tensor(weights)] * 2).prod(1) / (2 * math.pi)
-    z = q.mean + grid @ q.scale_tril.mT
-    ratio = (model.log_joint(x[0].expand(len(z), 4), z) - q.log_prob(z) - evidence).exp()
-    assert float(probs @ ratio) == pytest.approx(1, rel=1e-6)
-    gap = (float(probs @ ratio.square()) - 1) / (2 * 64)
-    assert near(bounds[-1], evidence - gap)
-    # So precise that twice the gap, or none, would not pass.
-    assert float(5 * bounds[-1].standard_error) < 0.8 * gap
-
-
 def test_weighted_bound_at_the_posterior_is_the_evidence():
     model, x, _ = cases()["full"]
     bound = importance_weighted_bound(
@@ -545,22 +520,14 @@ def test_weighted_bound_at_the_posterior_is_the_evidence():
 
 
 def test_both_divergences_of_two_gaussians_are_the_closed_forms():
-    q, p = (
-        full_gaussian(3),
-        MultivariateNormal(torch.zeros(2, dtype=DOUBLE), 0.5 * torch.eye(2, dtype=DOUBLE)),
-    )
+    eye = torch.eye(2, dtype=DOUBLE)
+    q, p = full_gaussian(3), MultivariateNormal(torch.zeros_like(eye[0]), 0.5 * eye)
     reverse = reverse_kl(p, q, 20_000, generator=seeded())
     forward = forward_kl(p, q, 20_000, generator=seeded())
     assert near(reverse, torch.distributions.kl_divergence(q, p))
     assert near(forward, torch.distributions.kl_divergence(p, q))
     assert reverse.value.shape == forward.standard_error.shape == (3,)
     assert bool((reverse.standard_error / reverse.value < 0.1).all())
-
-
-def test_both_divergences_of_a_mixture_are_the_integrals():
-    p, q = two_peaks(), Normal(torch.tensor(0.2, dtype=DOUBLE), 1.5)
-    assert near(reverse_kl(p, q, 20_000, generator=seeded()), quadrature_kl(q, p))
-    assert near(forward_kl(p, q, 20_000, generator=seeded()), quadrature_kl(p, q))
 
 
 def test_an_unnormalised_target_shifts_the_divergence_by_log_z():
@@ -590,17 +557,17 @@ def test_each_q_of_a_batch_gets_its_own_draws_of_a_shared_target():
 # ---- dtype, seeds, arguments ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_dtype_is_kept(dtype):
-    model, x = some_ppca(dtype), rand(3, 4, seed=7).to(dtype)
-    q = MultivariateNormal(torch.zeros(2, dtype=dtype), torch.eye(2, dtype=dtype))
+def test_single_precision_is_kept():
+    short = torch.float32
+    model, x = some_ppca(short), rand(3, 4, seed=7).to(short)
+    q = MultivariateNormal(torch.zeros(2), torch.eye(2))
     bound = elbo(model, x, q, 3, generator=seeded())
     tensors = [bound.value, bound.standard_error]
     for name in TERMS:
         tensors += getattr(bound, name)
     tensors += importance_weighted_bound(model, x, q, 3, generator=seeded(), repeats=2)
     tensors += [*reverse_kl(q, q, 3, generator=seeded()), *forward_kl(q, q, 3, generator=seeded())]
-    assert {tensor.dtype for tensor in tensors} == {dtype}
+    assert {tensor.dtype for tensor in tensors} == {short}
 
 
 @pytest.mark.parametrize("function", [reverse_kl, forward_kl])
@@ -631,16 +598,13 @@ def test_the_seed_decides_and_the_global_generator_is_left_alone():
 BAD = [
     ({"model": None}, TypeError, "model must be a LatentVariableModel, got NoneType"),
     ({"model": curve_model(log_joint=False)}, TypeError, "prior, likelihood and log_joint"),
-    ({"x": None}, TypeError, "x must be a torch.Tensor, got NoneType"),
     ({"x": torch.zeros(3, 4)}, TypeError, "x and parameters must have the same dtype"),
     ({"x": torch.zeros(3, 5, dtype=DOUBLE)}, ValueError, r"x must have shape \(\*, 4\), got"),
     ({"x": torch.full((3, 4), math.nan, dtype=DOUBLE)}, ValueError, "x must be finite"),
-    ({"x": torch.zeros(3, 4, dtype=torch.int64)}, TypeError, "x must be a floating-point tensor"),
     ({"q": torch.zeros(2)}, TypeError, "q must be a torch.distributions.Distribution, got Tensor"),
     ({"q": full_gaussian(2)}, ValueError, r"q must have batch shape \(\) or that of x, \(3,\)"),
     ({"q": Normal(rand(3), 1.0)}, ValueError, r"q must have the event shape of the prior, \(2,\)"),
     ({"num_samples": 0}, ValueError, "num_samples must be at least 1, got 0"),
-    ({"num_samples": 1.5}, TypeError, "num_samples must be an int, got float"),
     ({"generator": 0}, TypeError, r"generator must be a torch\.Generator, got int"),
 ]
 
@@ -705,9 +669,7 @@ def test_a_stand_in_with_an_unfit_likelihood_is_refused(likelihood, error, messa
     ("log_joint", "error", "message"),
     [
         (lambda x, z: z[:, 0] * math.nan, ValueError, "must be finite or minus infinity, got 5 N"),
-        (lambda x, z: z[:, 0] * math.inf, ValueError, "must be finite or minus infinity, got"),
         (lambda x, z: z, ValueError, r"must have shape \(5,\), got \(5, 1\)"),
-        (lambda x, z: z.sum(), ValueError, r"must have shape \(5,\), got \(\)"),
         (lambda x, z: 0.0, TypeError, r"must be a torch\.Tensor, got float"),
         (
             lambda x, z: z[:, 0].float(),
@@ -762,7 +724,6 @@ def test_a_likelihood_that_is_no_distribution_is_refused():
             r"and batch shape \(\) or that of q, \(3,\), got \(\) and \(5,\)",
         ),
         ({"num_samples": 0}, ValueError, "num_samples must be at least 1, got 0"),
-        ({"num_samples": True}, TypeError, "num_samples must be an int, got bool"),
         ({"generator": 0}, TypeError, r"generator must be a torch\.Generator, got int"),
     ],
 )

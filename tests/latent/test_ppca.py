@@ -121,14 +121,6 @@ def test_elbo_at_the_posterior_is_the_evidence_even_with_tiny_noise():
     assert torch.allclose(model.elbo(x, model.posterior(x)), model.log_prob(x), rtol=1e-7, atol=0)
 
 
-def test_elbo_keeps_any_batch_shape():
-    model, x = some_ppca(), rand(3, 4, 5, seed=5)
-    q = model.posterior(x)
-    assert model.elbo(x, q).shape == (3, 4)
-    one = MultivariateNormal(q.mean[1, 2], q.covariance_matrix[1, 2])
-    assert torch.allclose(model.elbo(x[1, 2], one), model.log_prob(x[1, 2]))
-
-
 @pytest.mark.parametrize("missing", [False, True])
 def test_evidence_and_elbo_have_the_right_gradients(missing):
     x = rand(4, 5, seed=5)
@@ -158,7 +150,6 @@ def test_evidence_and_elbo_have_the_right_gradients(missing):
     ("q", "error", "message"),
     [
         (None, TypeError, "q must be a MultivariateNormal or an Independent Normal .*got NoneType"),
-        (Normal(torch.zeros(6, 2), 1.0), TypeError, "got Normal"),
         (
             Independent(torch.distributions.Laplace(torch.zeros(6, 2), 1.0), 1),
             TypeError,
@@ -272,39 +263,6 @@ def test_nan_is_an_entry_only_where_asked_for(name):
 # Statistics -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("missing", [False, True])
-def test_statistics_are_expectations_under_the_posterior(missing):
-    model, x = some_ppca(), rand(20, 5, seed=5)
-    x = with_holes(x) if missing else x
-    q = model.posterior(x, missing=missing)
-    n, there = 20, (~x.isnan()).double()
-    # E (1, z)(1, z)^T for each observation, by its blocks.
-    second = torch.zeros(n, 3, 3).double()
-    second[:, 0, 0] = 1
-    second[:, 0, 1:] = second[:, 1:, 0] = q.mean
-    second[:, 1:, 1:] = q.mean.unsqueeze(2) * q.mean.unsqueeze(1) + q.covariance_matrix
-    extended = torch.cat([model.mean.unsqueeze(1), model.loading], 1)
-    zeroed = x.nan_to_num(nan=0.0)
-    cross = torch.einsum("ij,ij,ik->jk", there, zeroed, second[:, 0]) - torch.einsum(
-        "ij,jl,ilk->jk", there, extended, second
-    )
-    squares = (
-        (there * zeroed.square()).sum()
-        - 2 * torch.einsum("ij,ij,jk,ik->", there, zeroed, extended, second[:, 0])
-        + torch.einsum("ij,jk,ikl,jl->", there, extended, second, extended)
-    )
-    statistics = model.e_step(x, missing=missing)
-    assert statistics.count == n
-    assert statistics.entries == int(there.sum())
-    assert torch.allclose(statistics.entropy, q.entropy().sum())
-    assert torch.allclose(statistics.latent, second.sum(0))
-    assert torch.allclose(
-        statistics.gram.expand(5, 3, 3), torch.einsum("ij,ikl->jkl", there, second)
-    )
-    assert torch.allclose(statistics.cross, cross)
-    assert torch.allclose(statistics.squares, squares)
-
-
 def test_statistics_add_up_over_batches_and_over_the_pieces_of_one():
     model, x = some_ppca(), with_holes(some_data(20_000))  # more rows than one piece has
     x[:20] = some_data(20)  # so that a batch is complete
@@ -360,15 +318,6 @@ def test_m_step_is_the_top_of_the_bound(missing, seed):
     for other in range(10):
         leaves = [v.detach() + 0.1 * rand(*v.shape, seed=other) for v in parameters_of(new)]
         assert height(model_of(*leaves)) < height(new)
-
-
-def test_m_step_keeps_the_mean_of_the_data_and_finds_it_at_once_elsewhere():
-    x = some_data()
-    start = PPCA(rand(5, 2), x.mean(0), torch.ones(()).double())
-    model = start
-    for _ in range(3):
-        model = model.m_step(model.e_step(x))
-        assert torch.allclose(model.mean, x.mean(0), atol=1e-13)
 
 
 def test_statistics_of_another_model_are_refused():
@@ -544,27 +493,12 @@ def test_em_with_missing_entries_ends_at_a_top(x, latent_dim):
         assert height(model_of(*leaves)) < height(fit.model)
 
 
-def test_em_learns_from_incomplete_observations():
-    truth = some_ppca(6, 2)
-    x, _ = truth.sample(2000, generator=seeded())
-    x = with_holes(x, 0.3)
-    model = PPCA.fit(x, 2, method="em", missing=True, generator=seeded(1)).model
-    # No entry of the covariance matrix is further off than sampling 700 pairs explains.
-    assert (dense(model)[1] - dense(truth)[1]).abs().max() < 0.25
-    by_complete_rows = PPCA.fit(x[~x.isnan().any(1)], 2).model
-    fresh, _ = truth.sample(5000, generator=seeded(2))
-    assert log_likelihood(model, fresh) > log_likelihood(by_complete_rows, fresh)
-
-
-def test_a_start_is_where_em_starts_and_stays_as_it_was():
+def test_a_start_is_where_em_starts():
     x, start = some_data(), some_ppca()
-    before = start.loading.clone()
     fit = PPCA.fit(x, 2, method="em", start=start, tolerance=1e-11)
     assert float(fit.history.after_e_step[0]) == pytest.approx(log_likelihood(start, x))
-    assert torch.equal(start.loading, before)
     assert reached(PPCA.fit(x, 2)) - reached(fit) < 1e-6
-    again = PPCA.fit(x, 2, method="em", start=fit.model)
-    assert again.history.iterations == 1
+    assert PPCA.fit(x, 2, method="em", start=fit.model).history.iterations == 1
 
 
 def test_fits_have_no_gradient():
@@ -642,28 +576,14 @@ def test_the_fit_moves_and_scales_with_the_data(method, scale, shift, missing):
     assert torch.allclose(dense(other.model)[1] / scale**2, covariance, rtol=1e-5, atol=1e-6)
 
 
-def test_em_does_not_depend_on_the_order_and_turns_with_the_data():
-    x = some_data()
-    fit = PPCA.fit(x, 2, method="em", tolerance=1e-11, generator=seeded())
-    shuffled = x[torch.randperm(60, generator=seeded(3))]
-    other = PPCA.fit(shuffled, 2, method="em", tolerance=1e-11, generator=seeded())
-    assert torch.allclose(fit.history.half_steps, other.history.half_steps)
-    rotation = torch.linalg.qr(rand(5, 5, seed=4)).Q
-    for options in ({}, {"method": "em", "tolerance": 1e-11}):
-        turned = PPCA.fit(x @ rotation, 2, generator=seeded(), **options)
+def test_the_fit_turns_with_the_data():
+    x, rotation = some_data(), torch.linalg.qr(rand(5, 5, seed=4)).Q
+    fit = PPCA.fit(x, 2)
+    for options in ({}, {"method": "em", "tolerance": 1e-11, "generator": seeded()}):
+        turned = PPCA.fit(x @ rotation, 2, **options)
         assert reached(turned) == pytest.approx(reached(fit), abs=2e-6)
-        assert torch.allclose(
-            dense(turned.model)[1], rotation.mT @ dense(fit.model)[1] @ rotation, atol=1e-4
-        )
-
-
-def test_the_order_of_the_columns_does_not_matter_with_missing_entries():
-    x, order = with_holes(some_data()), torch.tensor([3, 0, 4, 1, 2])
-    options = {"method": "em", "missing": True, "tolerance": 1e-12}
-    fit = PPCA.fit(x, 2, generator=seeded(), **options)
-    other = PPCA.fit(x[:, order], 2, generator=seeded(), **options)
-    assert reached(fit) == pytest.approx(reached(other), abs=1e-6)
-    assert torch.allclose(dense(fit.model)[1][order][:, order], dense(other.model)[1], atol=1e-4)
+        expected = rotation.mT @ dense(fit.model)[1] @ rotation
+        assert torch.allclose(dense(turned.model)[1], expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("method", ["closed-form", "em", "stochastic-gradient-em"])
@@ -903,12 +823,8 @@ def test_robbins_monro_sizes_have_the_two_sums():
     ("arguments", "error", "message"),
     [
         ({"first": 0}, ValueError, "first must be above 0 and at most 1, got 0"),
-        ({"first": 2.0}, ValueError, r"first must be above 0 and at most 1, got 2\.0"),
         ({"flat": 0.0}, ValueError, r"flat must be above 0, got 0\.0"),
         ({"power": 0.5}, ValueError, r"power must be above 0\.5 and at most 1, got 0\.5"),
-        ({"power": 1.5}, ValueError, r"power must be above 0\.5 and at most 1, got 1\.5"),
-        ({"power": "1"}, TypeError, "power must be a number, got str"),
-        ({"first": None}, TypeError, "first must be a number, got NoneType"),
         ({"flat": NAN}, ValueError, "flat must be finite, got nan"),
     ],
 )
@@ -922,11 +838,8 @@ def test_robbins_monro_refuses_bad_arguments(arguments, error, message):
     [
         ({"x": rand(5)}, ValueError, r"x must have shape \(B, 5\), got \(5,\)"),
         ({"x": rand(3, 4)}, ValueError, r"x must have shape \(\*, 5\), got \(3, 4\)"),
-        ({"x": rand(3, 5).float()}, TypeError, "x and parameters must have the same dtype"),
         ({"x": with_holes(rand(3, 5))}, ValueError, "x must be finite"),
         ({"step_size": 0.0}, ValueError, r"step_size must be above 0 and at most 1, got 0\.0"),
-        ({"step_size": 1.5}, ValueError, r"step_size must be above 0 and at most 1, got 1\.5"),
-        ({"step_size": "1"}, TypeError, "step_size must be a number, got str"),
         ({"generator": 0}, TypeError, r"generator must be a torch\.Generator"),
         ({"x": 1e200 * rand(3, 5)}, ValueError, "x must be small enough for its residuals"),
     ],
@@ -944,14 +857,11 @@ def test_stochastic_step_refuses_bad_arguments(change, error, message):
     ("change", "error", "message"),
     [
         ({"method": "EM"}, ValueError, "method must be .*, got 'EM'"),
-        ({"method": None}, ValueError, "method must be .*, got None"),
         ({"latent_dim": 5}, ValueError, "latent_dim must be less than D = 5, got 5"),
         ({"latent_dim": 0}, ValueError, "latent_dim must be at least 1, got 0"),
-        ({"latent_dim": 1.0}, TypeError, "latent_dim must be an int, got float"),
         ({"missing": 1}, TypeError, "missing must be True or False, got int"),
         ({"accelerate": 1}, TypeError, "accelerate must be True or False, got int"),
         ({"tolerance": -1.0}, ValueError, r"tolerance must be at least 0, got -1\.0"),
-        ({"tolerance": "0"}, TypeError, "tolerance must be a number, got str"),
         ({"max_iterations": 0}, ValueError, "max_iterations must be at least 1, got 0"),
         ({"generator": 0}, TypeError, r"generator must be a torch\.Generator, got int"),
         ({"progress": 1}, TypeError, "progress must be True or False, got int"),
@@ -968,9 +878,6 @@ def test_stochastic_step_refuses_bad_arguments(change, error, message):
         ),
         ({"x": with_holes(some_data())}, ValueError, "x must be finite, got .* NaN"),
         ({"x": None}, TypeError, "x must be a torch.Tensor or an iterable of them"),
-        ({"x": (b for b in [rand(3, 5)])}, TypeError, "x must be an iterable that starts anew"),
-        ({"x": [rand(3, 5), rand(3, 4)]}, ValueError, "every batch of x must have shape"),
-        ({"x": torch.zeros(3, 5).long()}, TypeError, "x must be a floating-point tensor"),
     ],
 )
 @pytest.mark.parametrize("method", ["em", "stochastic-gradient-em"])
@@ -990,10 +897,7 @@ def test_fit_refuses_bad_arguments(change, error, message, method):
     [
         ({"step_size": 0}, ValueError, "step_size must be above 0 and at most 1, got 0"),
         ({"step_size": lambda t: 2.0}, ValueError, "step_size must be above 0 and at most 1"),
-        ({"step_size": "1"}, TypeError, "step_size must be a number, got str"),
-        ({"step_size": lambda t: "1"}, TypeError, "step_size must be a number, got str"),
         ({"batch_size": 0}, ValueError, "batch_size must be at least 1, got 0"),
-        ({"batch_size": 1.5}, TypeError, "batch_size must be an int, got float"),
         ({"num_steps": 0}, ValueError, "num_steps must be at least 1, got 0"),
         ({"average": "yes"}, TypeError, "average must be True or False, got str"),
         (
@@ -1013,7 +917,6 @@ def test_stochastic_em_refuses_bad_arguments(change, error, message):
     ("method", "option"),
     [
         ("closed-form", {"tolerance": 1e-6}),
-        ("closed-form", {"num_steps": 5}),
         ("em", {"step_size": 0.1}),
         ("em", {"kind": PPCA}),
         ("stochastic-gradient-em", {"accelerate": True}),
@@ -1078,11 +981,8 @@ def test_stochastic_gradient_em_draws_in_proportion_to_the_weights():
 @pytest.mark.parametrize(
     ("weights", "error", "message"),
     [
-        (torch.ones(3).double(), ValueError, r"weights must have shape \(60,\), got \(3,\)"),
         (-torch.ones(60).double(), ValueError, r"weights must not be negative, got -1\.0"),
         (torch.zeros(60).double(), ValueError, "weights must not all be zero"),
-        (torch.ones(60), TypeError, "x and weights must have the same dtype"),
-        ([1.0] * 60, TypeError, "weights must be a torch.Tensor, got list"),
     ],
 )
 def test_unfit_weights_are_refused(method, weights, error, message):
