@@ -413,8 +413,10 @@ def test_bad_weights_and_inputs_are_refused():
 @pytest.mark.parametrize("d", [1, 2, 3])
 def test_quadrature_finds_the_evidence(d):
     model, data = regression(9, d)
-    box = torch.full((d,), 5.0, dtype=F64)
-    found = log_evidence_by_quadrature(lambda w: model.log_joint(w, data), -box, box, 64)
+    posterior = model.posterior(data)
+    width = 8 * posterior.covariance_matrix.diagonal().sqrt()
+    lower, upper = posterior.mean - width, posterior.mean + width
+    found = log_evidence_by_quadrature(lambda w: model.log_joint(w, data), lower, upper, 64)
     assert close(found, model.log_evidence(data), tol=1e-8)
 
 

@@ -457,8 +457,8 @@ def test_equal_observations_are_refused(value):
     [
         (1e160, F64, "inf"),
         (1e-200, F64, "0"),
-        (1e30, torch.float32, r"[\d.]+e\+61"),
-        (1e-25, torch.float32, r"[\d.]+e-49"),
+        (1e30, torch.float32, r"[\d.]+e\+6\d"),
+        (1e-25, torch.float32, r"[\d.]+e-[45]\d"),
     ],
 )
 def test_a_variance_beyond_the_dtype_is_refused(scale, dtype, variance, start):
