@@ -288,7 +288,7 @@ def test_m_step_ends_where_the_gradient_vanishes(structure, seed):
 
 
 @each_structure
-@pytest.mark.parametrize("fractions", [(1e-3, 1e-3), (3.0, 0.9), (3.0, 2.4)])
+@pytest.mark.parametrize("fractions", [(1e-3, 1e-3), (4.0, 0.9), (4.0, 2.4)])
 def test_no_neighbour_of_the_m_step_is_better(structure, fractions):
     x = clusters(60, 3, 2)
     floor = torch.tensor(fractions).double() * x.var(0)

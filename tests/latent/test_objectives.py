@@ -506,7 +506,7 @@ def test_weighted_bound_is_the_sum_over_all_draws_of_a_discrete_q(num_samples):
         mixture, x, q, num_samples, generator=seeded(), repeats=50_000
     )
     assert near(estimate, exact)
-    assert float(estimate.standard_error) < 0.02
+    assert float(estimate.standard_error) < 0.05
 
 
 def test_weighted_bound_at_the_posterior_is_the_evidence():
