@@ -4,9 +4,12 @@ async (wanted) => {
   if (window.MathJax?.startup?.promise) await MathJax.startup.promise;
 
   // A colour is read where it ends, not on its way there.
-  const still = document.createElement("style");
-  still.textContent = "* { transition: none !important; animation: none !important; }";
-  document.head.append(still);
+  const still = document.getElementById("still") ?? document.createElement("style");
+  if (!still.id) {
+    still.id = "still";
+    still.textContent = "* { transition: none !important; animation: none !important; }";
+    document.head.append(still);
+  }
   // Figures follow a new width in the frame after it.
   for (let k = 0; k < 2; k++) await new Promise((done) => requestAnimationFrame(done));
 
@@ -86,7 +89,7 @@ async (wanted) => {
     drawnExplorables: () => all(".nfbook-explorable svg, .nfbook-explorable canvas").length,
     // Cut off at the window's edge, with no way to scroll there.
     cutOff: () => all("article *")
-      .filter((e) => isShown(e) && e.getBoundingClientRect().right > innerWidth + 1)
+      .filter((e) => e.getBoundingClientRect().right > innerWidth + 1 && isShown(e))
       .filter((e) => {
         for (let a = e; a && a !== document.body; a = a.parentElement) {
           if (["auto", "scroll"].includes(getComputedStyle(a).overflowX)) return false;
