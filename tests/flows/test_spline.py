@@ -170,9 +170,9 @@ def test_no_slope_is_beyond_the_bound(slope, scale):
 
 @BOTH
 def test_nothing_breaks_in_float32_at_logits_of_scale_20(kind):
-    """100 batches of 2000, both ways: finite, and back where they began within 1e-3."""
+    """30 batches of 2000, both ways: finite, and back where they began within 1e-3."""
     generator = seeded(0)
-    for _ in range(100):
+    for _ in range(30):
         raw = 20 * torch.randn(2000, 1, 23, generator=generator)
         z = 10 * torch.rand(2000, 1, generator=generator) - 5
         t = spline(kind, raw)
@@ -251,8 +251,8 @@ def test_derivatives_are_those_of_differences(kind, scale):
         def function(z, raw, way=way):
             return both_ways(spline(kind, raw))[way][1](z)
 
-        assert torch.autograd.gradcheck(function, inputs, atol=1e-6)
-        assert torch.autograd.gradgradcheck(function, inputs, atol=1e-5)
+        assert torch.autograd.gradcheck(function, inputs, atol=1e-6, fast_mode=True)
+        assert torch.autograd.gradgradcheck(function, inputs, atol=1e-5, fast_mode=True)
 
 
 def test_it_can_be_mapped_over_points_or_parameters_alone():

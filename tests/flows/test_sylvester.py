@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from contract import jacobian_log_dets
 from draws import rand, seeded
 
 from nfbook.flows import HouseholderSylvesterFlow, OrthogonalSylvesterFlow, TriangularSylvesterFlow
@@ -60,7 +61,7 @@ def test_against_numbers_by_hand():
 @pytest.mark.parametrize("scale", [0.01, 1.0, 5.0, 20.0])
 @pytest.mark.parametrize(("features", "columns"), [(1, 1), (2, 1), (4, 4), (7, 3)])
 def test_ladj_is_autograds(scale, features, columns):
-    for seed in range(10):
+    for seed in range(4):
         layer = some_layer(features=features, columns=columns, scale=scale, seed=10 * seed)
         # Around the place where most tanh bend.
         z = rand(features, seed=seed) / (1 + scale)
@@ -73,15 +74,15 @@ def test_ladj_is_autograds(scale, features, columns):
 
 def test_a_formula_with_untransposed_factors_would_be_seen():
     """With row vectors times the untransposed R̃ Qᵀ and Q R̂, the formula is off."""
-    layer, z = some_layer(features=4, columns=4), rand(4, seed=9)
+    layer, z = some_layer(features=4, columns=4), rand(20, 4, seed=9)
 
     def untransposed(z):
         h = (z @ layer.r_tilde.triu() @ layer.q.mT + layer.b).tanh()
         return z + h @ layer.q @ layer.r_hat
 
     h = (z @ layer.r_tilde.triu() @ layer.q.mT + layer.b).tanh()
-    formula = (1 + (1 - h**2) * (layer.slopes - 1)).log().sum()
-    assert abs(formula - log_det(untransposed, z)) > 0.03
+    formula = (1 + (1 - h**2) * (layer.slopes - 1)).log().sum(-1)
+    assert (formula - jacobian_log_dets(untransposed, z)).abs().max() > 0.03
 
 
 def test_the_constrained_diagonal():
@@ -110,7 +111,7 @@ def test_its_derivatives_are_smooth_where_a_diagonal_is_zero():
         return (*layer.call_and_ladj(z), *layer.inverse_and_ladj(z))
 
     assert torch.autograd.gradcheck(both, (r, r_tilde, z))
-    assert torch.autograd.gradgradcheck(both, (r, r_tilde, z))
+    assert torch.autograd.gradgradcheck(both, (r, r_tilde, z), fast_mode=True)
 
 
 def test_what_stands_below_the_diagonals_is_not_looked_at():

@@ -145,38 +145,6 @@ def test_batched_gradients(case):
 # ---- what a transform is made of ----------------------------------------------------------------
 
 
-@with_networks
-def test_a_distribution_holds_the_tensors_it_was_made_of(case):
-    flow = make(case, 3, context=2, scale=0.3)
-    other = make(case, 3, context=2, scale=0.3, seed=5)
-    x, context = rand(4, 3), rand(4, 2)
-    given = {name: p.detach().clone().requires_grad_() for name, p in other.named_parameters()}
-    buffers = dict(other.named_buffers())
-    value = functional_call(flow, (given, buffers), (context,)).log_prob(x)
-    near(value, other(context).log_prob(x))
-    gradients = torch.autograd.grad(value.sum(), list(given.values()))
-    expected = torch.autograd.grad(other(context).log_prob(x).sum(), list(other.parameters()))
-    for a, b in zip(gradients, expected, strict=True):
-        near(a, b)
-    assert any(g.count_nonzero() for g in gradients)
-
-
-@each
-@pytest.mark.parametrize("context", [0, 2])
-def test_an_optimisers_step_leaves_a_distribution_as_it_was(case, context):
-    if case.name in ("cnf", "actnorm"):
-        return
-    flow = make(case, 2, context, scale=0.3)
-    x, given = rand(4, 2), rand(4, context) if context else None
-    q = flow(given)
-    before = q.log_prob(x).detach()
-    with torch.no_grad():
-        for parameter in flow.parameters():
-            parameter += 0.3
-    assert torch.equal(q.log_prob(x), before)
-    assert not torch.allclose(flow(given).log_prob(x), before)
-
-
 class Own(nn.Module):
     """A conditioner of one's own."""
 
@@ -459,8 +427,13 @@ def test_autocast(case):
             assert (a - b).norm() <= 2e-2 * (1 + b.norm())
 
 
-@pytest.mark.parametrize("case", [c for c in CASES if c.compiles], ids=lambda case: case.name)
+FAST = ["planar", "realnvp", "maf", "spline-coupling"]
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.name in FAST], ids=lambda case: case.name)
 def test_export(case):
+    """Of the flows with hand-written fast forms: export follows plain torch as compile does."""
+
     class LogProb(nn.Module):
         def __init__(self, flow):
             super().__init__()
@@ -469,7 +442,7 @@ def test_export(case):
         def forward(self, x, context):
             return self.flow(context).log_prob(x)
 
-    module = LogProb(make(case, 2, context=2, length=2, scale=0.3))
+    module = LogProb(make(case, 2, context=2, length=1, scale=0.3))
     x, context = rand(4, 2), rand(4, 2)
     exported = torch.export.export(module, (x, context))
     near(exported.module()(x, context), module(x, context))

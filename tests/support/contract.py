@@ -14,7 +14,6 @@ import torch
 from draws import rand, seeded
 from families import Case, make
 from scipy import stats
-from torch.autograd import gradcheck, gradgradcheck
 from torch.func import functional_call, hessian, jacfwd, jacrev, vmap
 
 from nfbook.flows import Flow, FlowDistribution, StandardNormal
@@ -30,20 +29,23 @@ def points_and_context(flow: Flow, n: int = 6, seed: int = 7) -> tuple[torch.Ten
     return y, context
 
 
-def row(values: object, i: int) -> object:
-    return None if values is None else values[i]
-
-
 # ---- log-determinant ------------------------------------------------------------------------
 
 
-def jacobian(function, point: torch.Tensor) -> torch.Tensor:
-    return torch.autograd.functional.jacobian(function, point.detach())
+def jacobians(function, points: torch.Tensor) -> torch.Tensor:
+    """Return a function's Jacobians at points `(n, D)`, by autograd, all at once.
+
+    The gradient of a sum over the points has that of each one, as no point sees another.
+    """
+    points = points.detach().requires_grad_()
+    values = function(points).sum(0)
+    rows = [torch.autograd.grad(value, points, retain_graph=True)[0] for value in values]
+    return torch.stack(rows, -2)
 
 
-def jacobian_log_det(function, point: torch.Tensor) -> torch.Tensor:
-    """Return log |det| of a function's Jacobian at one point, by autograd."""
-    return torch.linalg.slogdet(jacobian(function, point)).logabsdet
+def jacobian_log_dets(function, points: torch.Tensor) -> torch.Tensor:
+    """Return log |det| of a function's Jacobians at points `(n, D)`, by autograd."""
+    return torch.linalg.slogdet(jacobians(function, points)).logabsdet
 
 
 def rounding(matrix: torch.Tensor) -> torch.Tensor:
@@ -59,16 +61,17 @@ def check_ladj(flow: Flow, tolerance: float) -> None:
     _, inverse_ladj = transform.inverse_and_ladj(y)
     assert torch.isfinite(ladj).all()
     slacks = []
-    for i in range(len(z)):
-        one = flow.transform(row(context, i))
-        for point, of, forward in ((z[i], ladj[i], one), (y[i], inverse_ladj[i], one.inv)):
-            matrix = jacobian(forward, point)
-            expected = torch.linalg.slogdet(matrix).logabsdet
-            slacks.append(tolerance * (1 + expected.abs()) + rounding(matrix))
-            assert_near(of, expected, slacks[-1])
-    few = torch.stack(slacks).median() < 100 * tolerance
-    assert few, "a check at ill-conditioned points only says nothing"
-    assert_near(inverse_ladj, -ladj, torch.stack(slacks).view(-1, 2).amax(-1))
+    for points, of, there in ((z, ladj, transform), (y, inverse_ladj, transform.inv)):
+        matrices = jacobians(there, points)
+        expected = torch.linalg.slogdet(matrices).logabsdet
+        slacks.append(tolerance * (1 + expected.abs()) + rounding(matrices))
+        assert_near(of, expected, slacks[-1])
+    check_few_are_ill_conditioned(torch.cat(slacks), 100 * tolerance)
+    assert_near(inverse_ladj, -ladj, torch.maximum(*slacks))
+
+
+def check_few_are_ill_conditioned(slacks: torch.Tensor, tolerance: float) -> None:
+    assert slacks.median() < tolerance, "a check at ill-conditioned points only says nothing"
 
 
 def assert_near(value: torch.Tensor, expected: torch.Tensor, tolerance: object) -> None:
@@ -92,16 +95,13 @@ def check_round_trips(flow: Flow, tolerance: float) -> None:
 def check_round_trips_as_conditioned(flow: Flow, tolerance: float) -> None:
     """The same at a few points, for maps that stretch and squeeze so much that digits are lost."""
     points, context = points_and_context(flow)
-    slacks = []
-    for i, start in enumerate(points):
-        transform = flow.transform(row(context, i))
-        for there in (transform, transform.inv):
-            end = there(start)
-            scale = 1 + start.abs().max() + end.detach().abs().max()
-            slacks.append(tolerance + rounding(jacobian(there, start)))
-            assert_near(there.inv(end), start, scale * slacks[-1])
-    few = torch.stack(slacks).median() < 1e3 * tolerance
-    assert few, "a check at ill-conditioned points only says nothing"
+    transform, slacks = flow(context).transform, []
+    for there in (transform, transform.inv):
+        ends = there(points).detach()
+        scale = 1 + points.abs().amax(-1) + ends.abs().amax(-1)
+        slacks.append(tolerance + rounding(jacobians(there, points)))
+        assert_near(there.inv(ends), points, (scale * slacks[-1]).unsqueeze(-1))
+    check_few_are_ill_conditioned(torch.cat(slacks), 1e3 * tolerance)
 
 
 # ---- densities ------------------------------------------------------------------------------
@@ -109,13 +109,13 @@ def check_round_trips_as_conditioned(flow: Flow, tolerance: float) -> None:
 
 @torch.no_grad()
 def masses_on_a_grid(distribution: FlowDistribution) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the edges of cells that cover about ±6e5, and the mass of each cell, by quadrature.
+    """Return the edges of cells that cover about ±4e3, and the mass of each cell, by quadrature.
 
     The nodes are the hyperbolic sines of equidistant numbers, so they are dense around zero. With
-    one dimension there are 20,001 cells, with two 601 on each axis.
+    one dimension there are 20,001 cells, with two 401 on each axis.
     """
     (features,) = distribution.event_shape
-    t = torch.linspace(-14, 14, {1: 20_001, 2: 601}[features], dtype=F64)
+    t = torch.linspace(-9, 9, {1: 20_001, 2: 401}[features], dtype=F64)
     step = t[1] - t[0]
     grid = torch.cartesian_prod(*[torch.sinh(t)] * features).view(-1, features)
     weights = torch.cartesian_prod(*[torch.cosh(t) * step] * features).view(-1, features).prod(-1)
@@ -123,21 +123,16 @@ def masses_on_a_grid(distribution: FlowDistribution) -> tuple[torch.Tensor, torc
     return torch.sinh(t[:-1] + step / 2), (density * weights).view(*[len(t)] * features)
 
 
-def check_integrates_to_one(flow: Flow, tolerance: float) -> None:
-    """The density's integral over all of R or R² is 1, by quadrature."""
-    _, masses = masses_on_a_grid(flow())
-    assert_near(masses.sum(), torch.ones((), dtype=F64), tolerance)
+def check_density(flow: Flow, tolerance: float = 1e-4, false_alarms: float = 1e-4) -> None:
+    """The density integrates to one, and samples follow it, as a chi-squared test says.
 
-
-def check_samples_agree(flow: Flow, false_alarms: float = 1e-4) -> None:
-    """Samples follow the density: a chi-squared test of how many fall into each of some 40 cells.
-
-    Along each coordinate the cells have nearly equal probability, by quadrature. A right flow fails
-    with the given probability over the draw of the seed.
+    The test is of how many fall into each of some 40 cells, which along each coordinate have nearly
+    equal probability, by quadrature. A right flow fails with the given probability over the seeds.
     """
     n, distribution = 20_000, flow()
     y = distribution.sample((n,), generator=seeded(3))
     all_edges, masses = masses_on_a_grid(distribution)
+    assert_near(masses.sum(), torch.ones((), dtype=F64), tolerance)
     expected, cell = n * masses, torch.zeros(n, dtype=torch.int64)
     levels = torch.linspace(0, 1, {1: 41, 2: 7}[flow.features], dtype=F64)[1:-1]
     for i in range(flow.features):
@@ -169,6 +164,7 @@ def check_gradients(flow: Flow) -> None:
     point, context = points_and_context(flow, n=2)
     named = [(name, p.detach().clone()) for name, p in flow.named_parameters()]
     values = [value.requires_grad_() for _, value in named]
+    start = point.clone().requires_grad_()
     for way in ("call_and_ladj", "inverse_and_ladj"):
         direction = Direction(flow, way)
 
@@ -176,23 +172,42 @@ def check_gradients(flow: Flow) -> None:
             given = {f"flow.{name}": value for (name, _), value in zip(named, values, strict=True)}
             return functional_call(direction, given, (context, point))
 
-        # gradcheck passes over outputs without a gradient, and over inputs that nothing depends on.
-        outputs = function(point, *values)
-        assert all(output.requires_grad for output in outputs)
-        total = sum(output.sum() for output in outputs)
-        reached = torch.autograd.grad(total, values, allow_unused=True)
-        assert all(gradient is not None for gradient in reached)
-        start = point.clone().requires_grad_()
-        assert gradcheck(lambda z, f=function: f(z, *values), start, atol=1e-5, rtol=1e-4)
-        # The fast mode takes one random direction through all parameters, in place of each of them.
-        of_values = lambda *v, f=function: f(point, *v)  # noqa: E731
-        assert gradcheck(of_values, values, atol=1e-5, rtol=1e-4, fast_mode=True)
+        check_derivatives(lambda z, f=function: f(z, *values), [start])
         # By the parameters too, where points are constants, as noise and data are.
-        for inputs, of in (
-            ((start,), lambda z, f=function: f(z, *values)),
-            (values, of_values),
-        ):
-            assert gradgradcheck(of, inputs, atol=1e-4, rtol=1e-3, fast_mode=True)
+        check_derivatives(lambda *v, f=function: f(point, *v), values)
+
+
+def check_derivatives(function, inputs: list[torch.Tensor], h: float = 1e-5) -> None:
+    """First and second derivatives of a function of tensors are those of central differences.
+
+    A random sum stands for all outputs, and a random direction for all entries of an input. Second
+    derivatives are those along one random direction of all inputs together.
+    """
+    one, two = ([rand(*x.shape, seed=seed + i) for i, x in enumerate(inputs)] for seed in (20, 60))
+
+    def moved(by, directions):
+        pairs = zip(inputs, directions, strict=True)
+        return [(x + by * d).detach().requires_grad_() for x, d in pairs]
+
+    def total(inputs):
+        outputs = function(*inputs)
+        assert all(output.requires_grad for output in outputs)
+        return sum((rand(*y.shape, seed=80 + i) * y).sum() for i, y in enumerate(outputs))
+
+    def slopes(inputs):
+        # An input that nothing depends on is an error here.
+        gradients = torch.autograd.grad(total(inputs), inputs, create_graph=True)
+        return torch.stack([(g * d).sum() for g, d in zip(gradients, one, strict=True)])
+
+    found = slopes(inputs)
+    for i, slope in enumerate(found):
+        only = [d if i == j else torch.zeros_like(d) for j, d in enumerate(one)]
+        expected = (total(moved(h, only)) - total(moved(-h, only))) / (2 * h)
+        assert_near(slope, expected, 1e-5 + 1e-4 * expected.detach().abs())
+    second = torch.autograd.grad(found.sum(), inputs, materialize_grads=True)
+    along = sum((g * d).sum() for g, d in zip(second, two, strict=True))
+    expected = (slopes(moved(h, two)).sum() - slopes(moved(-h, two)).sum()) / (2 * h)
+    assert_near(along, expected, 1e-4 + 1e-3 * expected.detach().abs())
 
 
 class Direction(torch.nn.Module):
@@ -226,6 +241,7 @@ def check_holds_its_parameters(case: Case) -> None:
             for parameter in flow.parameters():
                 parameter += 0.1
         assert_near(own.log_prob(y), before, 1e-12 * (1 + before.abs().max()))
+        assert not torch.allclose(flow(c).log_prob(y), before)
 
 
 # ---- shapes and types -----------------------------------------------------------------------
@@ -233,7 +249,7 @@ def check_holds_its_parameters(case: Case) -> None:
 
 def check_shapes(case: Case, features: int) -> None:
     """Batch, sample and event shapes are those of torch.distributions."""
-    for context, batch in ((0, ()), (3, ()), (3, (4,)), (3, (2, 4))):
+    for context, batch in ((0, ()), (3, ()), (3, (2, 4))):
         flow = make(case, features, context, scale=0.3)
         given = rand(*batch, context) if context else None
         q = flow(given)
@@ -353,19 +369,20 @@ def check_copies(case: Case) -> None:
 
 
 def check_learns(case: Case) -> None:
-    """A hundred steps of maximum likelihood fit data better, and what was learned is exact too."""
+    """A few steps of maximum likelihood fit data better, and what was learned is exact too."""
     flow = make(case, features=2, dtype=torch.float32)
-    x = torch.tensor([0.7, -0.4]) + torch.tensor([1.5, 0.6]) * rand(500, 2, seed=4).float()
-    optimiser = torch.optim.Adam(flow.parameters(), lr=2e-2)
+    x = torch.tensor([0.7, -0.4]) + torch.tensor([1.5, 0.6]) * rand(200, 2, seed=4).float()
+    optimiser = torch.optim.Adam(flow.parameters(), lr=5e-2)
     before = -flow().log_prob(x).mean().item()
-    for _ in range(100):
+    for _ in range(30):
         optimiser.zero_grad()
         loss = -flow().log_prob(x).mean()
         loss.backward()
         optimiser.step()
     assert math.isfinite(loss.item())
-    # The best Gaussian with independent coordinates gains 0.77.
-    assert loss.item() < before - 0.45
+    # The best Gaussian with independent coordinates gains 0.77, and the slowest family, which is
+    # the radial one, 0.28 to 0.48 by then, over eight seeds.
+    assert loss.item() < before - 0.15
     trained = flow.double()
     check_ladj(trained, 100 * case.tolerance)
     check_round_trips(trained, 100 * case.tolerance)
@@ -375,29 +392,26 @@ def check_learns(case: Case) -> None:
 
 
 def check_vmap(case: Case) -> None:
-    """A vmap over points, contexts and sets of parameters equals a loop."""
-    flow = make(case, context=2, scale=0.3)
+    """A vmap over points and contexts equals a batch, and derivatives those of autograd."""
+    flow = make(case, context=2, length=2, scale=0.3)
     y, context = points_and_context(flow)
 
-    def log_prob(point, c):
-        return flow(c).log_prob(point)
+    def both(point, c):
+        q = flow(c)
+        return torch.stack([q.log_prob(point), q.transform.call_and_ladj(point)[1]], -1)
 
-    def forward(point, c):
-        return flow(c).transform.call_and_ladj(point)[1]
-
-    for function in (log_prob, forward):
-        expected = torch.stack([function(y[i], context[i]) for i in range(len(y))])
-        assert_near(vmap(function)(y, context), expected, 1e-10 * (1 + expected.abs().max()))
-    for function in (log_prob, forward):
-        # Derivatives in forward mode, and second ones, forward over backward.
-        for mode, expected in ((jacfwd, jacrev), (hessian, lambda f: jacrev(jacrev(f)))):
-            value, wanted = mode(function)(y[0], context[0]), expected(function)(y[0], context[0])
-            assert_near(value, wanted, 1e-8 * (1 + wanted.abs().max()))
-    gradient = vmap(jacrev(log_prob))(y, context)
-    for i in range(len(y)):
-        point = y[i].clone().requires_grad_()
-        (expected,) = torch.autograd.grad(log_prob(point, context[i]), point)
-        assert_near(gradient[i], expected, 1e-8 * (1 + expected.abs().max()))
+    expected = both(y, context)
+    assert_near(vmap(both)(y, context), expected, 1e-10 * (1 + expected.abs().max()))
+    # In reverse mode for each point, in forward mode, and second ones, forward over backward.
+    slopes = jacobians(lambda points: both(points, context), y)
+    one = (y[0], context[0])
+    second = torch.autograd.functional.jacobian(lambda point: jacrev(both)(point, one[1]), one[0])
+    for value, wanted in (
+        (vmap(jacrev(both))(y, context), slopes),
+        (jacfwd(both)(*one), slopes[0]),
+        (hessian(both)(*one), second),
+    ):
+        assert_near(value, wanted, 1e-8 * (1 + wanted.abs().max()))
 
 
 def check_vmap_over_parameters(case: Case) -> None:
@@ -434,7 +448,11 @@ class Score(torch.nn.Module):
 
 
 def check_compile(case: Case) -> None:
-    """torch.compile follows both directions, gradients included, without a break."""
+    """torch.compile follows both directions, gradients included, without a break.
+
+    Most families run what was followed as it is. What torch makes of it then is torch's own matter,
+    and one family shows that it can.
+    """
     flow = make(case, context=2, length=case.compiled, scale=0.3)
     y, context = points_and_context(flow)
 
@@ -443,7 +461,7 @@ def check_compile(case: Case) -> None:
         return q.log_prob(point), q.transform.call_and_ladj(point)[1]
 
     torch.compiler.reset()
-    compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
+    compiled = torch.compile(function, fullgraph=True, backend=case.backend)
     parameters = list(flow.parameters())
     for value, expected in zip(compiled(y, context), function(y, context), strict=True):
         assert_near(value, expected, 1e-10 * (1 + expected.abs().max()))
