@@ -40,6 +40,8 @@ __all__ = ["GaussianMixture", "MixtureStatistics"]
 
 # Numbers in one piece of an array `(K, D, rows)`: few enough for the processor's cache.
 PIECE = 2**18
+# Numbers in one piece of an array `(K, rows, D, D)`: many enough that patterns of gaps repeat.
+MATRICES = 2**20
 # Observations among which the start of a fit is sought.
 SAMPLE = 20_000
 # A column is constant where it deviates by less than this, relative to its mean: means are rounded
@@ -395,12 +397,9 @@ class GaussianMixture(LatentVariableModel):
                 sizes += r.sum(1)
                 shifts += shared.sum(2)
                 scatter += here.covariances.products(shared, y)
-                if view.spread is not None and view.entropy is not None:
-                    of_each = r.sum(1)
-                    spread = of_each[:, None, None] * view.spread
-                    eye = torch.eye(self.data_dim, dtype=y.dtype, device=y.device)
-                    scatter += here.covariances.products(spread, eye)
-                    entropy += (of_each * view.entropy).sum()
+                if view.hidden is not None:
+                    scatter += here.covariances.products(*view.hidden.columns(r))
+                    entropy += view.hidden.entropy(r)
         _check_near(x, scatter)
         count = len(x) if weights is None else float(weights.sum(dtype=torch.float64))
         return MixtureStatistics(self, count, entropy, sizes, shifts, scatter)
@@ -686,23 +685,59 @@ class GaussianMixture(LatentVariableModel):
 
 
 @dataclass(frozen=True)
+class _Hidden:
+    """What is missing of some observations, given what is there, for each pattern of gaps.
+
+    Attributes:
+        which: The pattern of each observation, `(m,)`.
+        roots: A square root of the covariance matrix of the white coordinates for each component
+            and pattern, `(K, P, D, D)` or `(1, P, D, D)`.
+        entropies: The entropies of the missing entries, `(K, P)` or `(1, P)`.
+    """
+
+    which: Tensor
+    roots: Tensor
+    entropies: Tensor
+
+    def columns(self, shares: Tensor) -> tuple[Tensor, Tensor]:
+        """Return columns whose products are the sum of the covariance matrices.
+
+        Arguments:
+            shares: How often each observation counts for each component, `(K, m)`.
+        """
+        shared = self._of_patterns(shares)[..., None, None] * self.roots
+        return _side_by_side(shared), _side_by_side(self.roots)
+
+    def entropy(self, shares: Tensor) -> Tensor:
+        """Return the sum of the entropies."""
+        return (self._of_patterns(shares) * self.entropies).sum()
+
+    def _of_patterns(self, shares: Tensor) -> Tensor:
+        """Return the sum of the shares for each pattern, `(K, P)`."""
+        sums = shares.new_zeros(len(shares), self.entropies.shape[1])
+        return sums.index_add(1, self.which, shares)
+
+
+def _side_by_side(matrices: Tensor) -> Tensor:
+    """Return matrices `(K, P, D, D)` as one row of matrices for each k, `(K, D, P D)`."""
+    return matrices.transpose(1, 2).flatten(2)
+
+
+@dataclass(frozen=True)
 class _View:
-    """Some observations as each component sees them, all with the same entries missing.
+    """Some observations as each component sees them.
 
     Attributes:
         rows: Which observations they are, an index.
         white: Their white coordinates, `(K, D, m)`, or the expected ones.
         log_prob: The log densities of the entries that are there, `(K, m)`.
-        spread: The covariance matrices of the white coordinates given these entries, `(K, D, D)`
-            or `(1, D, D)`, or None where nothing is missing.
-        entropy: The entropies of the missing entries given these, `(K,)` or `(1,)`.
+        hidden: What is missing, or None where nothing is.
     """
 
     rows: Tensor | slice
     white: Tensor
     log_prob: Tensor
-    spread: Tensor | None = None
-    entropy: Tensor | None = None
+    hidden: _Hidden | None = None
 
 
 class _Components:
@@ -738,17 +773,19 @@ class _Components:
         return torch.cat([view.log_prob for view in views], dim=1)[:, order.argsort()]
 
     def views(self, x: Tensor, missing: bool) -> Iterator[_View]:
-        """Yield all observations `(m, D)`, those with the same entries missing together."""
-        if not missing or not bool(x.isnan().any()):
+        """Yield all observations `(m, D)`, first the complete ones, then pieces of the others."""
+        there = ~x.isnan()
+        if not missing or bool(there.all()):
             yield self._complete(x, slice(None))
             return
-        patterns, which = (~x.isnan()).unique(dim=0, return_inverse=True)
-        for i, there in enumerate(patterns):
-            rows = (which == i).nonzero().squeeze(1)
-            if bool(there.all()):
-                yield self._complete(x[rows], rows)
-            else:
-                yield self._incomplete(x[rows], rows, there)
+        complete = there.all(1)
+        if bool(complete.any()):
+            rows = complete.nonzero().squeeze(1)
+            yield self._complete(x[rows], rows)
+        # A matrix for each component and observation.
+        size = max(1, MATRICES // (self.means.numel() * x.shape[1]))
+        for rows in (~complete).nonzero().squeeze(1).split(size):
+            yield self._incomplete(x[rows], rows, there[rows])
 
     def _complete(self, x: Tensor, rows: Tensor | slice) -> _View:
         y = self.whiten(x)
@@ -758,26 +795,35 @@ class _Components:
     def _incomplete(self, x: Tensor, rows: Tensor, there: Tensor) -> _View:
         r"""Look at observations that have only some of their entries.
 
-        These are :math:`\boldsymbol{\mu}_o + \mathbf{L}_o \mathbf{y}`, where
-        :math:`\mathbf{L}_o` has their rows of L, and y is standard normal. Let
-        :math:`\mathbf{L}_o \mathbf{L}_o^\top = \mathbf{R} \mathbf{R}^\top`, a Cholesky
-        factorisation, :math:`\mathbf{A} = \mathbf{R}^{-1} \mathbf{L}_o`, with orthonormal rows,
-        and :math:`\mathbf{v} = \mathbf{R}^{-1} (\mathbf{x}_o - \boldsymbol{\mu}_o)`. Then y given
-        these entries has the mean :math:`\mathbf{A}^\top \mathbf{v}` and the covariance matrix
-        :math:`\mathbf{I} - \mathbf{A}^\top \mathbf{A}`.
+        Let :math:`\mathbf{P}` be the permutation that puts the entries that are there first, and
+        :math:`\mathbf{L}^\top \mathbf{P}^\top = \mathbf{Q} \mathbf{R}`, a QR factorisation. Then
+        :math:`\mathbf{P} (\mathbf{x} - \boldsymbol{\mu}) = \mathbf{R}^\top \mathbf{v}` with
+        :math:`\mathbf{v} = \mathbf{Q}^\top \mathbf{y}`, which is standard normal as y is. The
+        matrix :math:`\mathbf{R}^\top` is triangular, so the entries that are there fix the first
+        elements of v and leave the others as they were: with :math:`\mathbf{Q}_o` and
+        :math:`\mathbf{Q}_m` for the columns of both kinds, y has the mean :math:`\mathbf{Q}_o
+        \mathbf{v}_o` and the covariance matrix :math:`\mathbf{Q}_m \mathbf{Q}_m^\top`. No product
+        :math:`\mathbf{L} \mathbf{L}^\top` is factored, in which small variances would be rounded
+        away.
         """
-        some = self.covariances.triangles[:, there]
-        factor = torch.linalg.cholesky(some @ some.mT)
-        differences = x[:, there].mT - self.means[:, there].unsqueeze(-1)
-        v = torch.linalg.solve_triangular(factor, differences, upper=False)
-        a = torch.linalg.solve_triangular(factor, some, upper=False)
-        half_log_det = factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-        constant = 0.5 * math.log(2 * math.pi)
-        seen, dim = len(some[0]), len(there)
-        log_prob = -0.5 * v.square().sum(1) - (half_log_det + seen * constant).unsqueeze(-1)
-        eye = torch.eye(dim, dtype=x.dtype, device=x.device)
-        entropy = self.covariances.half_log_det - half_log_det + (dim - seen) * (constant + 0.5)
-        return _View(rows, a.mT @ v, log_prob, eye - a.mT @ a, entropy)
+        patterns, which = there.unique(dim=0, return_inverse=True)
+        order = patterns.to(torch.uint8).argsort(dim=1, descending=True, stable=True)
+        known = patterns.gather(1, order)
+        q, r = torch.linalg.qr(self.covariances.triangles[:, order].mT)
+        scales = r.diagonal(dim1=-2, dim2=-1).abs().log() + 0.5 * math.log(2 * math.pi)
+        entropies = torch.where(known, 0.0, scales + 0.5).sum(-1)
+        differences = (x - self.means.unsqueeze(1)).gather(
+            2, order[which].expand(len(self.means), -1, -1)
+        )
+        known_here = known[which].unsqueeze(-1)
+        column = torch.where(known_here, differences.unsqueeze(-1), 0.0)
+        v = torch.linalg.solve_triangular(r.mT[:, which], column, upper=False)
+        v = torch.where(known_here, v, 0.0)
+        log_normaliser = torch.where(known, scales, 0.0).sum(-1)[:, which]
+        log_prob = -0.5 * v.square().sum((2, 3)) - log_normaliser
+        white = (q[:, which] @ v).squeeze(-1).mT
+        roots = torch.where(known.unsqueeze(1), 0.0, q)
+        return _View(rows, white, log_prob, _Hidden(which, roots, entropies))
 
 
 def _mixture(

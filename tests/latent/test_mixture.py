@@ -1068,6 +1068,43 @@ def test_a_column_without_entries_is_refused():
         GaussianMixture.fit(x, 2, missing=True, generator=seeded())
 
 
+@each_structure
+def test_all_patterns_of_gaps_are_factored_together(structure, monkeypatch):
+    calls, qr = [], torch.linalg.qr
+    monkeypatch.setattr(torch.linalg, "qr", lambda matrices: calls.append(1) or qr(matrices))
+    x = clusters(30, 3, 3).repeat(2, 1)
+    model, counts = some_mixture(structure, dim=3), []
+    for patterns in ([[1, 0, 0]], [[1, 0, 0], [0, 1, 0], [1, 0, 1], [0, 1, 1], [1, 1, 1]]):
+        gaps = torch.tensor(patterns, dtype=torch.bool).repeat(len(x), 1)[: len(x)]
+        calls.clear()
+        model.e_step(x.masked_fill(gaps, math.nan), missing=True)
+        counts.append(len(calls))
+    assert counts == [1, 1]
+
+
+def test_a_matrix_that_single_precision_just_holds_has_marginals():
+    a = torch.randn(5, 5, generator=seeded(19))
+    a[:, 2], a[:, 4] = a[:, 3] - 1e-3 * a[:, 2], a[:, 3] + 1e-3 * a[:, 4]
+    model = GaussianMixture(torch.ones(1), torch.zeros(1, 5), (a.mT @ a).unsqueeze(0))
+    x = torch.tensor([[math.nan, 1.0, 1.0, 1.0, 1.0]])
+    assert torch.isfinite(model.log_prob(x, missing=True)).all()
+    assert torch.isfinite(model.e_step(x, missing=True).entropy)
+
+
+@each_structure
+def test_gradients_of_a_marginal_agree_with_finite_differences(structure):
+    model, x = some_mixture(structure, dim=3), with_holes(clusters(8, 3, 3))
+
+    def evidence(means, covariances):
+        if structure in ("full", "tied"):
+            covariances = (covariances + covariances.mT) / 2
+        mixture = GaussianMixture(model.weights, means, covariances, structure=structure)
+        return mixture.log_prob(x, missing=True)
+
+    parameters = [v.clone().requires_grad_() for v in (model.means, model.covariances)]
+    assert torch.autograd.gradcheck(evidence, parameters)
+
+
 # Constant columns, criteria, warnings ------------------------------------------------------
 
 
