@@ -133,8 +133,16 @@ class Covariances(ABC):
 
         Arguments:
             values: The ``covariances`` that are the maximiser without it.
-            floor: The diagonal of F, `(D,)`.
+            floor: The diagonal of F, `(D,)`, or one for each matrix.
         """
+
+    @classmethod
+    def factorable(cls, values: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return ``covariances`` that have factors after they are rounded to a dtype, too.
+
+        Variances need nothing for that.
+        """
+        return values
 
 
 class Full(Covariances):
@@ -223,20 +231,35 @@ class Full(Covariances):
         \operatorname{diag}(\max(\mathbf{a}, 1)) \mathbf{V}^\top` that is zero, but for the
         eigenvectors with a < 1. There the gradient points up, and P is at its limit.
         """
-        units = floor.sqrt().outer(floor.sqrt())
+        units = (floor.sqrt().unsqueeze(-1) * floor.sqrt().unsqueeze(-2)).expand_as(values)
         scaled = values / units
         if not bool(scaled.isfinite().all()):
             raise ValueError(
                 "floor must be high enough for variances in units of it to be finite, "
                 f"got {float(floor.min()):.3g}"
             )
-        eye = torch.eye(len(floor), dtype=floor.dtype, device=floor.device)
+        eye = torch.eye(floor.shape[-1], dtype=floor.dtype, device=floor.device)
         low = torch.linalg.cholesky_ex(scaled - eye).info > 0
         eigenvalues, vectors = torch.linalg.eigh(scaled[low])
         clipped = vectors * eigenvalues.clamp(min=1).unsqueeze(-2) @ vectors.mT
         lifted = values.clone()
-        lifted[low] = clipped * units
+        lifted[low] = clipped * units[low]
         return lifted
+
+    @classmethod
+    def factorable(cls, values: Tensor, dtype: torch.dtype) -> Tensor:
+        r"""Lift a matrix that has no factor in the dtype to a floor that its rounding cannot reach.
+
+        A Cholesky factorisation does not depend on the units. In those in which all variances are
+        1, rounding moves the eigenvalues by about :math:`D \epsilon`.
+        """
+        failed = torch.linalg.cholesky_ex(values.to(dtype)).info > 0
+        if dtype == values.dtype or not bool(failed.any()):
+            return values
+        variances = values.diagonal(dim1=-2, dim2=-1)
+        rounding = 4 * values.shape[-1] * torch.finfo(dtype).eps
+        lifted = cls.lift(values, rounding * variances)
+        return torch.where(failed[..., None, None], lifted, values)
 
 
 class Tied(Full):

@@ -563,7 +563,8 @@ class GaussianMixture(LatentVariableModel):
 
         Returns:
             The mixture, in the dtype of x, and the history of the best run. All is computed in
-            float64.
+            float64. A covariance matrix that has no Cholesky factor in float32 is raised to where
+            it has one.
 
         Raises:
             TypeError: An argument has the wrong type, or the start another dtype than x.
@@ -630,9 +631,11 @@ class GaussianMixture(LatentVariableModel):
         ]
         found, history = best(fits)
         check_range(found._triangles.square().sum(-1), dtype)
+        covariances = found.covariances
         if lowest is not None:
             _warn_of_single_points(found, lowest)
-        model = _mixture(found.weights, found.means, found.covariances, structure, dtype)
+            covariances = structure_called(structure).factorable(covariances, dtype)
+        model = _mixture(found.weights, found.means, covariances, structure, dtype)
         return Fit(model, history)
 
     def check_observations(self, x: Tensor, missing: bool = False) -> None:
@@ -836,7 +839,8 @@ def _mixture(
 ) -> GaussianMixture:
     """Return the mixture with parameters found in float64, after they were raised to a floor."""
     if floor is not None:
-        covariances = structure_called(structure).lift(covariances, floor.to(torch.float64))
+        kind = structure_called(structure)
+        covariances = kind.factorable(kind.lift(covariances, floor.to(torch.float64)), dtype)
     # A component that nothing belongs to keeps the smallest weight that has a logarithm.
     weights = weights.to(dtype).clamp(min=torch.finfo(dtype).tiny)
     try:

@@ -682,6 +682,21 @@ def test_far_and_single_precision_data_end_where_the_others_do():
         assert float(history.after_e_step[-1]) == pytest.approx(expected, abs=within)
 
 
+@each_structure
+def test_single_precision_holds_what_was_found_in_double(structure):
+    # Forty columns that follow from two, but for a constant one.
+    x = clusters(60, 2, 2) @ rand(2, 40, seed=1)
+    x[:, 0] = 7.0
+    options = {"structure": structure, "restarts": 1, "floor": 1e-9, "max_iterations": 5}
+    fits = [
+        GaussianMixture.fit(x.to(dtype), 2, generator=seeded(), **options)
+        for dtype in (torch.float32, torch.float64)
+    ]
+    single, double = (fit.model.covariances.double() for fit in fits)
+    assert torch.allclose(single, double, rtol=1e-4, atol=1e-4 * float(double.max()))
+    assert torch.isfinite(fits[0].model.log_prob(x.float())).all()
+
+
 @pytest.mark.parametrize(
     ("x", "count", "message"),
     [
