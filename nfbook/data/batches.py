@@ -148,7 +148,7 @@ class Batches:
         if self._weights is not None:
             if weights is None:
                 raise ValueError("weights must hold as many batches as x, got fewer")
-            check_weights(weights, batch)
+            check_weights(weights, batch, of_a_part=True)
 
     def _check(self, batch: object, dim: int | str) -> None:
         if self.missing and isinstance(batch, Tensor) and batch.is_floating_point():
@@ -176,12 +176,18 @@ def _again_and_again(name: str, batches: object) -> tuple[Iterable[Tensor], Iter
     return batches, passing
 
 
-def check_weights(weights: object, x: Tensor) -> Tensor:
+def check_weights(weights: object, x: Tensor, *, of_a_part: bool = False) -> Tensor:
     """Return weights that were checked to fit the observations x, `(n, D)`.
+
+    Arguments:
+        weights: The weights, `(n,)`.
+        x: The observations.
+        of_a_part: Whether there are further observations, so that all of these may count nothing.
 
     Raises:
         TypeError: They are not a tensor of the dtype of x.
-        ValueError: They have another shape than `(n,)`, or one is negative, NaN or infinite.
+        ValueError: They have another shape than `(n,)`, or one is negative, NaN or infinite, or
+            all are zero.
 
     Example:
         >>> check_weights(torch.tensor([1.0, -1.0]), torch.zeros(2, 3))
@@ -194,6 +200,8 @@ def check_weights(weights: object, x: Tensor) -> Tensor:
     check_same_dtype(x=x, weights=weights)
     if bool((weights < 0).any()):
         raise ValueError(f"weights must not be negative, got {float(weights.min())}")
+    if not of_a_part and not bool(weights.any()):
+        raise ValueError("weights must not all be zero")
     return weights
 
 
@@ -306,10 +314,18 @@ def check_range(variances: Tensor, dtype: torch.dtype) -> None:
 def subsample(
     batches: Batches, size: int, *, generator: torch.Generator | None = None
 ) -> tuple[Tensor, Tensor | None]:
-    """Return a uniformly random subset of the observations, in one pass.
+    r"""Return a random subset of the observations, in one pass.
 
-    Each observation draws a random number, and the ``size`` smallest are kept, so every subset is
-    equally likely whatever the batches are. With fewer observations than that, all are returned.
+    Each observation draws a random number :math:`u_i` between 0 and 1, and the ``size`` smallest
+    are kept, so every subset is equally likely whatever the batches are. With fewer observations
+    than that, all are returned.
+
+    Observations with weights are ordered by :math:`u_i / w_i`, so that heavy ones are kept. With
+    the smallest value t that is not kept, :math:`\max(w_i, 1 / t)` are their weights in the subset:
+    the sum over any group of observations has the group's own weight as its expectation.
+
+    Source: N. Duffield, C. Lund and M. Thorup, Priority sampling for estimation of arbitrary subset
+    sums, Journal of the ACM 54 (2007), 32.
 
     Arguments:
         batches: The data.
@@ -331,8 +347,13 @@ def subsample(
     kept: list[Tensor] = []
     for x, weights in batches.weighted():
         keys = torch.rand(len(x), dtype=torch.float64, generator=generator, device=device)
-        new = [keys.to(x.device), x] + ([] if weights is None else [weights])
+        keys = keys.to(x.device)
+        new = [keys, x] if weights is None else [keys / weights, x, weights]
         kept = [torch.cat(both) for both in zip(kept, new, strict=True)] if kept else new
-        order = kept[0].argsort()[:size]
+        order = kept[0].argsort()[: size + 1]
         kept = [values[order] for values in kept]
-    return kept[1], kept[2] if len(kept) == 3 else None
+    threshold = kept[0][size:].reciprocal()
+    rows, *weighing = (values[:size] for values in kept[1:])
+    if not weighing:
+        return rows, None
+    return rows, weighing[0].clamp(min=float(threshold)) if len(threshold) else weighing[0]

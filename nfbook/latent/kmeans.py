@@ -20,11 +20,11 @@ from nfbook._checks import (
     check_type,
     scalar,
 )
-from nfbook.data.batches import Batches, check_range, check_weights, moments, subsample
+from nfbook.data.batches import Batches, check_range, check_weights, moments
 from nfbook.fitting import Fit, best, check_start_dtype, check_stopping
 from nfbook.latent.em import run_em
 from nfbook.latent.mixture import GaussianMixture, MixtureStatistics
-from nfbook.latent.seeding import k_means_plus_plus
+from nfbook.latent.seeding import candidates, k_means_plus_plus
 
 __all__ = ["ClusterStatistics", "KMeans"]
 
@@ -393,7 +393,7 @@ class KMeans(GaussianMixture):
         check_generator(generator)
         if start is None:
             size = max(SAMPLE, 20 * num_clusters)
-            sample, counts = subsample(batches, size, generator=generator)
+            sample, counts = candidates(batches, num_clusters, size, generator=generator)
             starts = [
                 cls(
                     k_means_plus_plus(sample, num_clusters, weights=counts, generator=generator),

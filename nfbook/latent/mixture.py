@@ -28,13 +28,12 @@ from nfbook.data.batches import (
     check_range,
     check_weights,
     moments,
-    subsample,
 )
 from nfbook.fitting import Fit, best, check_start_dtype, check_stopping
 from nfbook.latent.covariance import structure_called
 from nfbook.latent.em import run_em
 from nfbook.latent.model import LatentVariableModel
-from nfbook.latent.seeding import k_means_plus_plus
+from nfbook.latent.seeding import candidates, k_means_plus_plus
 
 __all__ = ["GaussianMixture", "MixtureStatistics"]
 
@@ -607,9 +606,16 @@ class GaussianMixture(LatentVariableModel):
 
         check_generator(generator)
         if start is None:
-            seen, counts = subsample(batches, SAMPLE, generator=generator)
+            units = overall.covariance.sqrt()
+            scaled, counts = candidates(
+                batches,
+                num_components,
+                SAMPLE,
+                scale=lambda x: ((x - overall.mean) / units).nan_to_num(nan=0.0),
+                generator=generator,
+            )
             starts = [
-                _random_start(seen, counts, overall, num_components, structure, generator)
+                _random_start(scaled, counts, overall, num_components, structure, generator)
                 for _ in range(restarts)
             ]
         else:
@@ -879,7 +885,7 @@ def _warn_of_single_points(mixture: GaussianMixture, floor: Tensor) -> None:
 
 
 def _random_start(
-    x: Tensor,
+    scaled: Tensor,
     counts: Tensor | None,
     overall: Moments,
     num_components: int,
@@ -889,10 +895,18 @@ def _random_start(
     """Return weights and means of clusters around distant observations, and covariances.
 
     All components start with the covariance within the clusters. With its own one, a cluster of
-    few observations would start collapsed. A missing entry is replaced by the mean of its column.
+    few observations would start collapsed.
+
+    Arguments:
+        scaled: Observations less the mean of the data, in units of the standard deviations. A
+            missing entry is zero there, the mean of its column.
+        counts: How often each one counts, or None for once.
+        overall: The moments of the data.
+        num_components: The number of components.
+        structure: That of the mixture.
+        generator: The source of randomness, or None for torch's own.
     """
     units = overall.covariance.sqrt()
-    scaled = ((x - overall.mean) / units).nan_to_num(nan=0.0)
     centres = k_means_plus_plus(scaled, num_components, weights=counts, generator=generator)
     exact = "donot_use_mm_for_euclid_dist"  # so each centre is nearest to itself
     nearest = torch.cdist(scaled, centres, compute_mode=exact).argmin(1)

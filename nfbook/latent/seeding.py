@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 import torch
 from torch import Tensor
 
 from nfbook._checks import check_count, check_generator, check_tensor
-from nfbook.data.batches import check_weights
+from nfbook.data.batches import Batches, check_weights, subsample
 
-__all__ = ["k_means_plus_plus"]
+__all__ = ["candidates", "k_means_plus_plus"]
+
+# Rows that are looked at together in search of distinct ones.
+ROWS = 1000
 
 
 def k_means_plus_plus(
@@ -29,7 +34,9 @@ def k_means_plus_plus(
     Arguments:
         x: Observations, `(n, D)`, whose columns have comparable units.
         num_clusters: The number of centres K.
-        weights: How often each observation counts, `(n,)`.
+        weights: How often each observation counts, `(n,)`. They multiply the chances. Where they
+            are given, the first centre takes another random number than where they are not, so
+            weights of one and no weights give different centres for one seed.
         generator: The source of randomness, or None for torch's own.
 
     Returns:
@@ -69,6 +76,55 @@ def k_means_plus_plus(
         centres.append(x[chosen])
         distances = torch.minimum(distances, _distances(x, x[chosen]))
     return torch.stack(centres)
+
+
+def candidates(
+    batches: Batches,
+    num_clusters: int,
+    size: int,
+    *,
+    scale: Callable[[Tensor], Tensor] = lambda x: x,
+    generator: torch.Generator | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """Return observations among which `k_means_plus_plus` finds centres, and their weights.
+
+    They are a random sample. Where it has fewer than K distinct observations, all data are run
+    through for more, and those come along.
+
+    Arguments:
+        batches: The data.
+        num_clusters: The number of centres K.
+        size: The size of the sample.
+        scale: What turns observations into those to be returned.
+        generator: The source of randomness, or None for torch's own.
+
+    Example:
+        >>> x = torch.zeros(1000, 1)
+        >>> x[700] = 1.0
+        >>> rows, _ = candidates(Batches(x), 2, 5)
+        >>> rows.unique().tolist()
+        [0.0, 1.0]
+    """
+    sample, weights = subsample(batches, size, generator=generator)
+    sample = scale(sample)
+    if len(_distinct(sample.split(ROWS), num_clusters)) >= num_clusters:
+        return sample, weights
+    rare = _distinct((scale(rows) for x in batches for rows in x.split(ROWS)), num_clusters)
+    if weights is not None:
+        weights = torch.cat([weights, weights.min().expand(len(rare))])
+    return torch.cat([sample, rare]), weights
+
+
+def _distinct(pieces: Iterable[Tensor], count: int) -> Tensor:
+    """Return distinct rows: all that the pieces have, or at least so many of them."""
+    found = torch.empty(0)
+    for piece in pieces:
+        found = (
+            torch.cat([found.to(piece), piece]).unique(dim=0) if len(found) else piece.unique(dim=0)
+        )
+        if len(found) >= count:
+            break
+    return found
 
 
 def _draw(chances: Tensor, generator: torch.Generator | None) -> int:

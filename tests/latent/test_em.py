@@ -12,7 +12,7 @@ import torch
 from draws import number, rand, seeded
 from scipy import stats
 
-from nfbook.data.batches import Batches, moments, subsample
+from nfbook.data.batches import Batches, check_weights, moments, subsample
 from nfbook.fitting import Fit, History, best, check_stopping
 from nfbook.latent.em import run_em
 from nfbook.latent.seeding import k_means_plus_plus
@@ -428,10 +428,23 @@ def test_subsample_keeps_rows_together_and_none_twice():
     weights = [part[:, 0] + 1 for part in x.split(9)]
     batches = Batches(list(x.split(9)), weights=weights)
     kept, kept_weights = subsample(batches, 40, generator=seeded())
-    assert (kept_weights == kept[:, 0] + 1).all()
+    least = kept_weights.min()  # the light ones that are kept stand for those that are not
+    assert (kept_weights == (kept[:, 0] + 1).clamp(min=least)).all()
     assert kept.shape == (40, 3)
     assert (kept == kept[:, :1]).all()
     assert len(kept.unique(dim=0)) == 40
+
+
+def test_a_heavy_observation_is_in_the_subsample_and_weights_keep_their_sum():
+    x, g = torch.arange(6.0).reshape(6, 1), seeded()
+    weights = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0, 1e9])
+    batches, sums = Batches(list(x.split(2)), weights=list(weights.split(2))), []
+    for _ in range(400):
+        kept, kept_weights = subsample(batches, 4, generator=g)
+        assert 5 in kept
+        sums.append(float(kept_weights[kept[:, 0] < 5].sum()))
+    error = np.std(sums) / len(sums) ** 0.5
+    assert abs(np.mean(sums) - 15) < 5 * error < 2
 
 
 def test_subsample_refuses_bad_arguments():
@@ -439,6 +452,13 @@ def test_subsample_refuses_bad_arguments():
         subsample(Batches(rand(3, 1)), 0, generator=seeded())
     with pytest.raises(TypeError, match=r"generator must be a torch\.Generator"):
         subsample(Batches(rand(3, 1)), 2, generator=0)
+
+
+def test_weights_must_not_all_be_zero():
+    with pytest.raises(ValueError, match="weights must not all be zero"):
+        check_weights(torch.zeros(3), torch.zeros(3, 1))
+    part = Batches([torch.zeros(2, 1), torch.ones(1, 1)], weights=[torch.zeros(2), torch.ones(1)])
+    assert [len(x) for x in part] == [1]
 
 
 # Starts --------------------------------------------------------------------------------------

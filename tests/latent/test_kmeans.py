@@ -420,6 +420,18 @@ def test_as_many_clusters_as_observations():
         assert fit.history.half_steps.isfinite().all()
 
 
+@pytest.mark.parametrize("fit", [KMeans.fit, GaussianMixture.fit])
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.filterwarnings("ignore:all variances")
+def test_a_rare_observation_is_found_among_many_equal_ones(fit, stream, monkeypatch):
+    monkeypatch.setattr("nfbook.latent.kmeans.SAMPLE", 50)
+    monkeypatch.setattr("nfbook.latent.mixture.SAMPLE", 50)
+    x = torch.zeros(5000, 1)
+    x[3777] = 1.0
+    model, _ = fit(list(x.split(900)) if stream else x, 2, restarts=1, generator=seeded())
+    assert torch.allclose(model.means.flatten().sort().values, torch.tensor([0.0, 1.0]), atol=1e-6)
+
+
 def test_duplicates_and_constant_columns_are_fine():
     x = torch.cat([rand(4, 2), torch.full((4, 1), 3.0, dtype=F64)], dim=1).repeat(25, 1)
     model, history = KMeans.fit(x, 4, generator=seeded())

@@ -58,8 +58,6 @@ def closed_form(
     rows: float
     if isinstance(x, Tensor):
         if weights is not None:
-            if not bool(weights.any()):
-                raise ValueError("weights must not all be zero")
             weights = weights.to(torch.float64)
         rows = len(x) if weights is None else int(weights.count_nonzero())
         count, mean, eigenvalues, directions = _by_singular_values(x.to(torch.float64), weights)
