@@ -35,17 +35,21 @@ __all__ = [
 Dim = int | str
 
 
-def check_tensor(name: str, value: object, shape: Sequence[Dim]) -> dict[str, int]:
+def check_tensor(
+    name: str, value: object, shape: Sequence[Dim], *, missing: bool = False
+) -> dict[str, int]:
     """Check that ``value`` is a finite floating-point tensor of the given shape.
 
     A dimension is an integer (that size exactly), a letter (any size of at least one; the same
     letter means the same size) or, in first place only, ``"*"`` (any number of dimensions).
+    Where entries may be missing, NaN stands for them and is allowed.
 
     Returns:
         The size of each letter.
 
     Raises:
-        TypeError: ``value`` is not a tensor, or its elements are integers, booleans or complex.
+        TypeError: ``value`` is not a dense tensor, or its elements are integers, booleans or
+            complex.
         ValueError: The shape differs, a dimension is empty, or an element is NaN or infinite.
 
     Example:
@@ -60,7 +64,7 @@ def check_tensor(name: str, value: object, shape: Sequence[Dim]) -> dict[str, in
     # A finite sum has finite terms and takes no memory; only otherwise are they looked at singly.
     if bool(tensor.detach().sum().isfinite()):
         return sizes
-    bad = int((~torch.isfinite(tensor)).sum())
+    bad = int((tensor.isinf() if missing else ~tensor.isfinite()).sum())
     if bad:
         raise ValueError(f"{name} must be finite, got {bad} NaN or infinite of {tensor.numel()}")
     return sizes
@@ -94,7 +98,12 @@ def _floating_point(
 ) -> tuple[Tensor, dict[str, int]]:
     """Return the tensor that ``value`` was checked to be, and the size of each letter."""
     if not isinstance(value, Tensor):
-        raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
+        advice = ""
+        if hasattr(value, "shape"):
+            advice = "; convert it first, for example with torch.as_tensor(numpy.asarray(...))"
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}{advice}")
+    if value.layout != torch.strided:
+        raise TypeError(f"{name} must be dense, got layout {value.layout}; use .to_dense()")
     if not value.is_floating_point():
         raise TypeError(
             f"{name} must be a floating-point tensor, got {value.dtype}; "
@@ -254,11 +263,11 @@ def check_fraction(name: str, value: object) -> None:
         >>> check_fraction("share", 1)
         Traceback (most recent call last):
         ...
-        ValueError: share must lie between 0 and 1, got 1.0
+        ValueError: share must lie strictly between 0 and 1, got 1.0
     """
     number = check_real(name, value)
     if not 0 < number < 1:
-        raise ValueError(f"{name} must lie between 0 and 1, got {number}")
+        raise ValueError(f"{name} must lie strictly between 0 and 1, got {number}")
 
 
 def check_type(name: str, value: object, kind: type | UnionType, wanted: str) -> None:

@@ -74,10 +74,12 @@ class Batches:
         self._count: int | None = None
         self._source: Iterable[Tensor]
         self._weights: Iterable[Tensor] | None = None
-        self._whole = isinstance(x, Tensor)
-        if isinstance(x, Tensor):
+        # An array is no stream of its rows; the check says what to do with it.
+        self._whole = isinstance(x, Tensor) or hasattr(x, "shape")
+        if self._whole:
             # Checked before it is cut, once and for all, and an error speaks of the whole.
             self._check(x, "D")
+            assert isinstance(x, Tensor)
             self._source = torch.split(x, ROWS)
             passing = iter(self._source)
             if weights is not None:
@@ -151,11 +153,8 @@ class Batches:
             check_weights(weights, batch, of_a_part=True)
 
     def _check(self, batch: object, dim: int | str) -> None:
-        if self.missing and isinstance(batch, Tensor) and batch.is_floating_point():
-            # In place of a missing entry any number will do for the other checks.
-            batch = torch.where(batch.isnan(), 0.0, batch)
         name = "x" if self._whole else "every batch of x"
-        check_tensor(name, batch, ("n", dim))
+        check_tensor(name, batch, ("n", dim), missing=self.missing)
         assert isinstance(batch, Tensor)
         check_precision(name, batch)
 

@@ -225,8 +225,7 @@ class KMeans(GaussianMixture):
         """
         if q is not None:
             return super().e_step(x, q, weights=weights)
-        check_tensor("x", x, ("n", self.data_dim))
-        check_same_dtype(x=x, parameters=self.means)
+        self._check_x(x, False, "n")
         count: float = len(x)
         if weights is not None:
             # An observation of weight zero is not there: no empty cluster may go to it either.

@@ -644,18 +644,6 @@ class GaussianMixture(LatentVariableModel):
         model = _mixture(found.weights, found.means, covariances, structure, dtype)
         return Fit(model, history)
 
-    def check_observations(self, x: Tensor, missing: bool = False) -> None:
-        """Check that x, `(*, D)`, are finite, or NaN where entries may be missing."""
-        self._check_x(x, missing, "*")
-
-    def _check_x(self, x: Tensor, missing: bool, batch: str) -> None:
-        check_type("missing", missing, bool, "True or False")
-        if missing and isinstance(x, Tensor) and x.is_floating_point():
-            # In place of a missing entry any number will do for the other checks.
-            x = torch.where(x.isnan(), 0.0, x)
-        check_tensor("x", x, (batch, self.data_dim))
-        check_same_dtype(x=x, parameters=self.means)
-
     @property
     def _triangles(self) -> Tensor:
         return self._covariances.triangles.expand(self.num_components, -1, -1)

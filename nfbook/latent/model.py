@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from nfbook._checks import check_same_dtype, check_tensor
+from nfbook._checks import check_same_dtype, check_tensor, check_type
+from nfbook.data.batches import check_weights
 
 __all__ = ["LatentVariableModel"]
 
@@ -49,8 +50,11 @@ class LatentVariableModel(ABC):
         r"""Return :math:`p(\mathbf{x} \mid \mathbf{z}, \theta)` as a distribution over x."""
 
     @abstractmethod
-    def log_prob(self, x: Tensor) -> Tensor:
-        r"""Return the exact log-evidence :math:`\log p(\mathbf{x} \mid \theta)`, shape `(*)`."""
+    def log_prob(self, x: Tensor, *, missing: bool = False) -> Tensor:
+        r"""Return the exact log-evidence :math:`\log p(\mathbf{x} \mid \theta)`, shape `(*)`.
+
+        Where entries may be missing, NaN stands for them, and it is that of the other entries.
+        """
 
     @abstractmethod
     def posterior(self, x: Tensor) -> Distribution:
@@ -103,30 +107,35 @@ class LatentVariableModel(ABC):
         log_joint: Tensor = prior + self.likelihood(z).log_prob(x)
         return log_joint
 
-    def bic(self, x: Tensor) -> Tensor:
+    def bic(self, x: Tensor, *, weights: Tensor | None = None, missing: bool = False) -> Tensor:
         r"""Return the Bayesian information criterion; lower is better.
 
         .. math:: \text{BIC} = P \log n - 2 \log p(\mathbf{X} \mid \theta)
 
-        Here P is ``num_parameters``, and the parameters are the most likely ones for these data.
+        Here P is ``num_parameters``. The criterion is derived for the most likely parameters for
+        these data, which those that hard EM finds (`KMeans`) are not: at the most likely ones it
+        would be lower.
 
         Source: G. Schwarz, Estimating the dimension of a model, Annals of Statistics 6 (1978),
         461-464.
 
         Arguments:
             x: The observations that the model was fitted to, `(n, D)`.
+            weights: How often each observation counts, `(n,)`, as in the fit; n is their sum then.
+            missing: Whether NaN stands for a missing entry.
 
         Returns:
-            A tensor without dimensions, in nats.
+            A float64 tensor without dimensions, in nats.
 
         Raises:
-            TypeError: x has another dtype than the parameters.
-            ValueError: A shape does not fit, or an element is NaN or infinite.
+            TypeError: x or the weights have another dtype than the parameters.
+            ValueError: A shape does not fit, an element is infinite, or NaN and not missing, or the
+                weights are negative or all zero.
         """
-        check_tensor("x", x, ("n", self.data_dim))
-        return self.num_parameters * math.log(len(x)) - 2 * self.log_prob(x).sum()
+        count, total = self._log_likelihood(x, weights, missing)
+        return self.num_parameters * math.log(count) - 2 * total
 
-    def aic(self, x: Tensor) -> Tensor:
+    def aic(self, x: Tensor, *, weights: Tensor | None = None, missing: bool = False) -> Tensor:
         r"""Return Akaike's information criterion; lower is better.
 
         .. math:: \text{AIC} = 2 P - 2 \log p(\mathbf{X} \mid \theta)
@@ -136,21 +145,42 @@ class LatentVariableModel(ABC):
 
         Arguments:
             x: The observations that the model was fitted to, `(n, D)`.
+            weights: How often each observation counts, `(n,)`, as in the fit; n is their sum then.
+            missing: Whether NaN stands for a missing entry.
 
         Returns:
-            A tensor without dimensions, in nats.
+            A float64 tensor without dimensions, in nats.
 
         Raises:
-            TypeError: x has another dtype than the parameters.
-            ValueError: A shape does not fit, or an element is NaN or infinite.
+            TypeError: x or the weights have another dtype than the parameters.
+            ValueError: A shape does not fit, an element is infinite, or NaN and not missing, or the
+                weights are negative or all zero.
         """
-        check_tensor("x", x, ("n", self.data_dim))
-        return 2 * self.num_parameters - 2 * self.log_prob(x).sum()
+        _, total = self._log_likelihood(x, weights, missing)
+        return 2 * self.num_parameters - 2 * total
 
-    def check_observations(self, x: Tensor) -> None:
-        """Check that x, `(*, D)`, are finite and have the D and the dtype of the model."""
-        check_tensor("x", x, ("*", self.data_dim))
+    def check_observations(self, x: Tensor, missing: bool = False) -> None:
+        """Check that x, `(*, D)`, are finite and have the D and the dtype of the model.
+
+        Where entries may be missing, NaN stands for them.
+        """
+        self._check_x(x, missing, "*")
+
+    def _check_x(self, x: Tensor, missing: bool, batch: str) -> None:
+        check_type("missing", missing, bool, "True or False")
+        check_tensor("x", x, (batch, self.data_dim), missing=missing)
         check_same_dtype(x=x, parameters=self._parameter())
+
+    def _log_likelihood(
+        self, x: Tensor, weights: Tensor | None, missing: bool
+    ) -> tuple[float, Tensor]:
+        """Return n, or the sum of the weights, and the log-likelihood, in float64."""
+        self._check_x(x, missing, "n")
+        log_prob = self.log_prob(x, missing=missing).to(torch.float64)
+        if weights is None:
+            return len(x), log_prob.sum()
+        shares = check_weights(weights, x).to(torch.float64)
+        return float(shares.sum()), shares @ log_prob
 
     @abstractmethod
     def _parameter(self) -> Tensor:

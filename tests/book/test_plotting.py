@@ -67,7 +67,7 @@ def test_density_contours_enclose_the_stated_probability(ax):
     ("limits", "options", "error", "message"),
     [
         ((-1, 1), {}, ValueError, "contents must be at most 0.46"),
-        ((-6, 6), {"contents": (1.5,)}, ValueError, "contents must lie between 0 and 1"),
+        ((-6, 6), {"contents": (1.5,)}, ValueError, "contents must lie strictly between 0 and 1"),
         ((-6, 6), {"contents": ("half",)}, TypeError, "contents must be a number"),
         ((-6, 6), {"points": 2}, ValueError, "points must be at least 10"),
         ((-6, 6), {"points": 20.0}, TypeError, "points must be an int"),

@@ -1,7 +1,9 @@
 """The argument checks themselves: what each one accepts, refuses and says."""
 
 import math
+import types
 
+import numpy
 import pytest
 import torch
 
@@ -19,6 +21,7 @@ from nfbook._checks import (
     check_zero_one,
     scalar,
 )
+from nfbook.data.batches import Batches
 
 F64 = torch.float64
 HUGE = 10**400
@@ -102,7 +105,7 @@ HUGE = 10**400
         (lambda: check_real("a", 10**5000), ValueError, "a must be finite, got an int beyond"),
         (lambda: check_fraction("a", None), TypeError, "a must be a number, got NoneType"),
         (lambda: check_fraction("a", math.nan), ValueError, "a must be finite, got nan"),
-        (lambda: check_fraction("a", 0), ValueError, "a must lie between 0 and 1, got 0"),
+        (lambda: check_fraction("a", 0), ValueError, "a must lie strictly between 0 and 1, got 0"),
         (lambda: check_fraction("a", HUGE), ValueError, "a must be finite, got an int beyond"),
         (
             lambda: check_positive("a", torch.tensor([1.0, 0.0])),
@@ -168,3 +171,17 @@ def test_scalars_keep_their_own_type_and_numbers_take_the_default_one():
     assert scalar("a", torch.tensor(2.0, dtype=F64)).dtype == F64
     assert scalar("a", 2).dtype == torch.get_default_dtype()
     assert scalar("a", 0) == 0
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (numpy.zeros((3, 2)), "x must be a torch.Tensor, got ndarray; convert it first"),
+        (types.SimpleNamespace(shape=(3, 2)), "got SimpleNamespace; convert it first"),
+        (torch.eye(2).to_sparse(), "x must be dense, got layout torch.sparse_coo"),
+    ],
+)
+def test_arrays_and_sparse_tensors_are_told_what_to_do(x, message):
+    for check in (lambda x: check_tensor("x", x, ("n", "D")), Batches):
+        with pytest.raises(TypeError, match=message):
+            check(x)

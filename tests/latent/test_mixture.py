@@ -22,7 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from nfbook.data import old_faithful
-from nfbook.latent import GaussianMixture
+from nfbook.latent import PPCA, GaussianMixture, KMeans
 
 STRUCTURES = ["full", "tied", "diagonal", "spherical"]
 SKLEARN_NAMES = {"full": "full", "tied": "tied", "diagonal": "diag", "spherical": "spherical"}
@@ -1152,6 +1152,23 @@ def test_criteria_are_scikit_learns(structure):
     assert float(model.aic(x)) == pytest.approx(other.aic(x.numpy()), rel=1e-10)
     with pytest.raises(ValueError, match=r"x must have shape \(n, 3\)"):
         model.bic(x[0])
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        some_mixture("full", dim=3),
+        KMeans(rand(2, 3), number(2.0)),
+        PPCA(rand(3, 1), rand(3), number(0.5)),
+    ],
+    ids=lambda model: type(model).__name__,
+)
+@pytest.mark.parametrize("criterion", ["bic", "aic"])
+def test_criteria_count_a_weight_of_two_as_the_observation_twice(model, criterion):
+    x, weights = with_holes(clusters(30, 2, 3)), torch.arange(30).remainder(3).double()
+    found = getattr(model, criterion)(x, weights=weights, missing=True)
+    expected = getattr(model, criterion)(x.repeat_interleave(weights.long(), 0), missing=True)
+    assert torch.allclose(found, expected, rtol=1e-12)
 
 
 @each_structure

@@ -324,9 +324,7 @@ class PPCA(LatentVariableModel):
             tensor([[2.0000, 3.0000],
                     [3.0000, 5.6667]], dtype=torch.float64)
         """
-        self.check_observations(x, missing)
-        if x.ndim != 2:
-            raise ValueError(f"x must have shape (n, {self.data_dim}), got {tuple(x.shape)}")
+        self._check_x(x, missing, "n")
         exact = self.to(torch.float64)
         rows = max(1, PIECE // (self.data_dim + (self.latent_dim + 1) ** 2))
         pieces = torch.split(x, rows)
@@ -634,14 +632,6 @@ class PPCA(LatentVariableModel):
             cross=cross,
             gram=gram,
         )
-
-    def check_observations(self, x: Tensor, missing: bool = False) -> None:
-        """Check that x, `(*, D)`, are finite, or NaN where entries may be missing."""
-        check_type("missing", missing, bool, "True or False")
-        if missing and isinstance(x, Tensor) and x.is_floating_point():
-            # In place of a missing entry any number will do for the other checks.
-            x = torch.where(x.isnan(), 0.0, x)
-        super().check_observations(x)
 
     def _parameter(self) -> Tensor:
         return self.mean
