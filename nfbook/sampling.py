@@ -13,7 +13,40 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from nfbook._checks import check_count, check_distribution, check_generator, check_type
 
-__all__ = ["draw", "draw_and_log_prob"]
+__all__ = ["draw", "draw_and_log_prob", "gaussian_noise", "source_device"]
+
+
+def source_device(generator: torch.Generator | None, device: torch.device) -> torch.device:
+    """Return where to draw: where the generator is, so that a seed gives the same on any device.
+
+    Arguments:
+        generator: The source of randomness, or None for that of the device.
+        device: Where the draws are wanted.
+
+    Example:
+        >>> source_device(torch.Generator(), torch.device("meta"))
+        device(type='cpu')
+    """
+    return device if generator is None else generator.device
+
+
+def gaussian_noise(
+    shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None = None
+) -> Tensor:
+    """Draw standard normal numbers where the generator is, and bring them to where they are wanted.
+
+    Arguments:
+        shape: The shape of the result.
+        like: A tensor with the dtype and device wanted.
+        generator: The source of randomness, or None for torch's own.
+
+    Example:
+        >>> gaussian_noise((2, 3), torch.zeros(1), torch.Generator().manual_seed(0)).shape
+        torch.Size([2, 3])
+    """
+    there = source_device(generator, like.device)
+    noise = torch.randn(shape, dtype=like.dtype, generator=generator, device=there)
+    return noise.to(like.device)
 
 
 def draw(

@@ -17,6 +17,7 @@ from nfbook._checks import (
     check_same_dtype,
     check_tensor,
 )
+from nfbook.sampling import source_device
 
 __all__ = ["Batches", "Moments", "check_range", "check_weights", "moments", "subsample"]
 
@@ -342,7 +343,7 @@ def subsample(
     """
     check_count("size", size)
     check_generator(generator)
-    device = batches.device if generator is None else generator.device
+    device = source_device(generator, batches.device)
     kept: list[Tensor] = []
     for x, weights in batches.weighted():
         keys = torch.rand(len(x), dtype=torch.float64, generator=generator, device=device)

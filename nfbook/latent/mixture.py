@@ -34,6 +34,7 @@ from nfbook.latent.covariance import structure_called
 from nfbook.latent.em import run_em
 from nfbook.latent.model import LatentVariableModel
 from nfbook.latent.seeding import candidates, k_means_plus_plus
+from nfbook.sampling import gaussian_noise, source_device
 
 __all__ = ["GaussianMixture", "MixtureStatistics"]
 
@@ -322,13 +323,10 @@ class GaussianMixture(LatentVariableModel):
         """
         check_count("n", n)
         check_generator(generator)
-        # Where the generator is, so that a seed gives the same draws on any device.
-        there = self.means.device if generator is None else generator.device
-        z = torch.multinomial(self.weights.to(there), n, replacement=True, generator=generator)
-        noise = torch.randn(
-            n, self.data_dim, dtype=self.means.dtype, generator=generator, device=there
-        )
-        z, noise = z.to(self.means.device), noise.to(self.means.device)
+        weights = self.weights.to(source_device(generator, self.weights.device))
+        z = torch.multinomial(weights, n, replacement=True, generator=generator)
+        z = z.to(self.means.device)
+        noise = gaussian_noise((n, self.data_dim), self.means, generator)
         x = self.means[z]
         for k, triangle in enumerate(self._triangles):
             mine = z == k

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from nfbook._checks import check_count, check_generator, check_tensor
 from nfbook.data.batches import Batches, check_weights, subsample
+from nfbook.sampling import source_device
 
 __all__ = ["candidates", "k_means_plus_plus"]
 
@@ -55,8 +56,8 @@ def k_means_plus_plus(
     check_tensor("x", x, ("n", "D"))
     check_count("num_clusters", num_clusters)
     check_generator(generator)
-    device = x.device if generator is None else generator.device
     if weights is None:
+        device = source_device(generator, x.device)
         first = int(torch.randint(len(x), (), generator=generator, device=device))
     else:
         check_weights(weights, x)
@@ -130,7 +131,7 @@ def _distinct(pieces: Iterable[Tensor], count: int) -> Tensor:
 def _draw(chances: Tensor, generator: torch.Generator | None) -> int:
     """Draw an index with probabilities proportional to the chances."""
     cumulative = chances.to(torch.float64).cumsum(0)
-    device = chances.device if generator is None else generator.device
+    device = source_device(generator, chances.device)
     at = torch.rand((), dtype=torch.float64, generator=generator, device=device)
     # The first place whose cumulative chance is above: never one whose own chance is zero, and
     # there always is one, since the random number is below 1.

@@ -27,7 +27,7 @@ from nfbook.estimators import importance_log_prob, log_weights
 from nfbook.flows import IAF, MAF, PlanarFlow
 from nfbook.latent import PPCA
 from nfbook.objectives import elbo, forward_kl, importance_weighted_bound, reverse_kl
-from nfbook.sampling import draw, draw_and_log_prob
+from nfbook.sampling import draw, draw_and_log_prob, gaussian_noise
 
 P = torch.tensor([0.2, 0.3, 0.5], dtype=torch.float64)
 DISTRIBUTIONS = [
@@ -269,3 +269,12 @@ def test_draws_refuse_bad_arguments(function, change, error, message):
     function(**good)
     with pytest.raises(error, match=message):
         function(**(good | change))
+
+
+def test_noise_is_drawn_where_the_generator_is():
+    elsewhere, generator = torch.empty(1, device="meta"), seeded()
+    assert gaussian_noise((3,), elsewhere, generator).device == elsewhere.device
+    here = seeded()
+    expected = torch.randn(3, generator=here)
+    assert torch.equal(generator.get_state(), here.get_state())
+    assert torch.equal(gaussian_noise((3,), torch.empty(1), seeded()), expected)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from nfbook._checks import check_count
+from nfbook.sampling import gaussian_noise
 
 __all__ = [
     "Observed",
@@ -116,7 +117,7 @@ class Observed:
         :math:`\sigma^2 \mathbf{M}^{-1}`.
         """
         mean = self.solve(self.centred @ loading)
-        white = torch.randn(mean.shape, dtype=mean.dtype, device=mean.device, generator=generator)
+        white = gaussian_noise(mean.shape, mean, generator)
         upper = self.factor.mT
         noise: Tensor
         if self.observed is None:
@@ -148,8 +149,8 @@ def check_noise_left(
         >>> check_noise_left(torch.tensor(0.0), torch.ones(2, 1), torch.float32)
         Traceback (most recent call last):
         ...
-        ValueError: x must have variance beyond its first 1 principal components, got none; choose
-        a smaller latent_dim
+        ValueError: x must have variance beyond its first principal component, got none; choose a
+        smaller latent_dim
     """
     total = loading.square().sum() + len(loading) * noise_variance
     if not bool(noise_variance > torch.finfo(dtype).eps * total):
@@ -164,8 +165,9 @@ def no_noise_left(latent_dim: int, advice: str = "") -> ValueError:
         x must have variance beyond its first 2 principal components, got none; choose a smaller
         latent_dim
     """
+    first = "principal component" if latent_dim == 1 else f"{latent_dim} principal components"
     return ValueError(
-        f"x must have variance beyond its first {latent_dim} principal components, got none; "
+        f"x must have variance beyond its first {first}, got none; "
         f"choose a smaller latent_dim{advice}"
     )
 

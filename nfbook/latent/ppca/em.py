@@ -21,6 +21,7 @@ from nfbook.latent.ppca._algebra import (
     exact_mean,
 )
 from nfbook.latent.ppca.model import PPCA, PPCAStatistics
+from nfbook.sampling import gaussian_noise
 
 __all__ = [
     "ExpandedPPCA",
@@ -226,10 +227,7 @@ def random_start(
     check_every_column(count)
     check_varies(mean, variance)
     average = variance.mean()
-    size = (batches.dim, latent_dim)
-    loading = average.sqrt() * torch.randn(
-        size, dtype=torch.float64, device=mean.device, generator=generator
-    )
+    loading = average.sqrt() * gaussian_noise((batches.dim, latent_dim), mean, generator)
     if not accelerate:
         return kind(loading, mean, average)
     first = ExpandedPPCA(kind(loading, mean, NEXT_TO_NO_NOISE * average), accelerate=True)

@@ -34,6 +34,7 @@ from nfbook.latent.ppca._algebra import (
     in_dtype,
     no_noise_left,
 )
+from nfbook.sampling import gaussian_noise
 
 __all__ = ["PPCA", "PPCAStatistics"]
 
@@ -275,13 +276,8 @@ class PPCA(LatentVariableModel):
         """
         check_count("n", n)
         check_generator(generator)
-        like: dict[str, Any] = {
-            "dtype": self.mean.dtype,
-            "device": self.mean.device,
-            "generator": generator,
-        }
-        z = torch.randn(n, self.latent_dim, **like)
-        noise = torch.randn(n, self.data_dim, **like)
+        z = gaussian_noise((n, self.latent_dim), self.mean, generator)
+        noise = gaussian_noise((n, self.data_dim), self.mean, generator)
         return z @ self.loading.mT + self.mean + self.noise_variance.sqrt() * noise, z
 
     @torch.no_grad()

@@ -23,6 +23,7 @@ from nfbook.latent.ppca._algebra import (
 from nfbook.latent.ppca.em import check_start, random_start
 from nfbook.latent.ppca.model import PPCA
 from nfbook.progress import progress_bar
+from nfbook.sampling import source_device
 
 __all__ = ["stochastic_gradient_em", "stochastic_gradient_step"]
 
@@ -235,9 +236,11 @@ def _drawn(
     x: Tensor, count: int, weights: Tensor | None, generator: torch.Generator | None
 ) -> Tensor:
     """Return the numbers of observations, drawn with replacement."""
+    there = source_device(generator, x.device)
     if weights is None:
-        return torch.randint(len(x), (count,), device=x.device, generator=generator)
-    return torch.multinomial(weights, count, replacement=True, generator=generator)
+        return torch.randint(len(x), (count,), device=there, generator=generator).to(x.device)
+    drawn = torch.multinomial(weights.to(there), count, replacement=True, generator=generator)
+    return drawn.to(x.device)
 
 
 def _step(
