@@ -113,15 +113,16 @@ class Covariances(ABC):
 
     @staticmethod
     @abstractmethod
-    def collapsed(values: Tensor, floor: Tensor) -> Tensor:
-        """Return which components have no more variance than the floor in any direction.
+    def at_floor(values: Tensor, floor: Tensor, num_components: int) -> Tensor:
+        """Return in how many directions each component has no more variance than the floor.
 
         Arguments:
             values: The ``covariances``, none of them below the floor.
             floor: The diagonal of the floor, `(D,)`.
+            num_components: The number of components K.
 
         Returns:
-            True or False for each component, `(K,)`. Where they share one matrix it is none.
+            Counts, `(K,)`: zero for all where they share one matrix.
         """
 
     @staticmethod
@@ -215,9 +216,11 @@ class Full(Covariances):
         return _symmetric(self.factor @ white @ self.factor.mT)
 
     @staticmethod
-    def collapsed(values: Tensor, floor: Tensor) -> Tensor:
-        """Compare the variances; where all are at the floor, so is the whole matrix."""
-        return _at(values.diagonal(dim1=-2, dim2=-1), floor).all(-1)
+    def at_floor(values: Tensor, floor: Tensor, num_components: int) -> Tensor:
+        """Count the eigenvalues at 1, in units in which the floor is the identity matrix."""
+        units = floor.sqrt().outer(floor.sqrt())
+        eigenvalues = torch.linalg.eigvalsh(values / units)
+        return _at(eigenvalues, torch.ones_like(floor)).sum(-1)
 
     @staticmethod
     def lift(values: Tensor, floor: Tensor) -> Tensor:
@@ -298,9 +301,9 @@ class Tied(Full):
         return (a @ b.mT).sum(0)
 
     @staticmethod
-    def collapsed(values: Tensor, floor: Tensor) -> Tensor:
-        """Return no component: the matrix belongs to all."""
-        return torch.zeros(0, dtype=torch.bool, device=values.device)
+    def at_floor(values: Tensor, floor: Tensor, num_components: int) -> Tensor:
+        """Count nothing: the matrix belongs to all."""
+        return torch.zeros(num_components, dtype=torch.int64, device=values.device)
 
     def maximiser(self, scatter: Tensor, sizes: Tensor) -> Tensor:
         r"""Return :math:`\mathbf{L} \bigl(\sum_k \mathbf{S}_k\bigr) \mathbf{L}^\top / n`."""
@@ -369,9 +372,9 @@ class Diagonal(Covariances):
         return self.values * torch.where(sizes > 0, scatter / sizes, 1.0)
 
     @staticmethod
-    def collapsed(values: Tensor, floor: Tensor) -> Tensor:
+    def at_floor(values: Tensor, floor: Tensor, num_components: int) -> Tensor:
         """Compare the variances."""
-        return _at(values, floor).all(-1)
+        return _at(values, floor).sum(-1)
 
     @staticmethod
     def lift(values: Tensor, floor: Tensor) -> Tensor:
@@ -429,9 +432,9 @@ class Spherical(Diagonal):
         return self.values * torch.where(sizes > 0, white, 1.0)
 
     @staticmethod
-    def collapsed(values: Tensor, floor: Tensor) -> Tensor:
-        """Compare the variance with the mean of the floor."""
-        return _at(values, floor.mean())
+    def at_floor(values: Tensor, floor: Tensor, num_components: int) -> Tensor:
+        """Compare the variance, which is that of every direction, with the mean of the floor."""
+        return len(floor) * _at(values, floor.mean())
 
     @staticmethod
     def lift(values: Tensor, floor: Tensor) -> Tensor:

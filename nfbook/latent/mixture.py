@@ -570,7 +570,8 @@ class GaussianMixture(LatentVariableModel):
                 the start does not fit, or, with too low a floor, a component has collapsed.
 
         Warns:
-            UserWarning: A component lies on a single point, with all its variances at the floor.
+            UserWarning: A component lies on a single point, line or plane, with a variance at the
+                floor in a direction in which the data vary.
 
         Example:
             >>> from nfbook.data import old_faithful
@@ -637,7 +638,7 @@ class GaussianMixture(LatentVariableModel):
         check_range(found._triangles.square().sum(-1), dtype)
         covariances = found.covariances
         if lowest is not None:
-            _warn_of_single_points(found, lowest)
+            _warn_of_the_floor(found, lowest)
             covariances = structure_called(structure).factorable(covariances, dtype)
         model = _mixture(found.weights, found.means, covariances, structure, dtype)
         return Fit(model, history)
@@ -855,19 +856,28 @@ def _not_collapsed(mixture: GaussianMixture, overall: Moments) -> GaussianMixtur
     return mixture
 
 
-def _warn_of_single_points(mixture: GaussianMixture, floor: Tensor) -> None:
-    """Say which components have no variance but that of the floor."""
-    values = mixture.covariances
-    single = structure_called(mixture.structure).collapsed(values, floor).nonzero().flatten()
-    if len(single):
-        which = ", ".join(map(str, single.tolist()))
+def _warn_of_the_floor(mixture: GaussianMixture, floor: Tensor) -> None:
+    """Say which components have no variance but that of the floor where the data have some."""
+    kind = structure_called(mixture.structure)
+    here = kind.at_floor(mixture.covariances, floor, mixture.num_components)
+    of_data = kind.at_floor(kind.alike(_covariance(mixture), 1), floor, 1)
+    low = (here > of_data).nonzero().flatten()
+    if len(low):
+        which = ", ".join(map(str, low.tolist()))
         warnings.warn(
-            f"all variances of these components are at the floor: {which}. So each one lies on a "
-            "single point, or at least on a cluster that is smaller than the floor. The likelihood "
-            "depends on the floor then, and is no reason to prefer this fit: take fewer "
-            "components, or another start or floor",
+            f"variances of these components are at the floor: {which}. So each one lies on a "
+            "single point, or on a line or plane, or at least on a cluster that is thinner than "
+            "the floor. The likelihood depends on the floor then, and is no reason to prefer this "
+            "fit: take fewer components, or another start or floor",
             stacklevel=4,
         )
+
+
+def _covariance(mixture: GaussianMixture) -> Tensor:
+    """Return the covariance matrix of the whole mixture, `(D, D)`."""
+    w, triangles = mixture.weights[:, None, None], mixture._triangles
+    off = (mixture.means - mixture.weights @ mixture.means).unsqueeze(-1)
+    return (w * (triangles @ triangles.mT + off @ off.mT)).sum(0)
 
 
 def _random_start(

@@ -422,7 +422,7 @@ def test_as_many_clusters_as_observations():
 
 @pytest.mark.parametrize("fit", [KMeans.fit, GaussianMixture.fit])
 @pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.filterwarnings("ignore:all variances")
+@pytest.mark.filterwarnings("ignore:variances")
 def test_a_rare_observation_is_found_among_many_equal_ones(fit, stream, monkeypatch):
     monkeypatch.setattr("nfbook.latent.kmeans.SAMPLE", 50)
     monkeypatch.setattr("nfbook.latent.mixture.SAMPLE", 50)

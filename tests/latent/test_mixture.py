@@ -1185,6 +1185,15 @@ def test_a_component_on_a_single_point_is_worth_a_warning_and_proper_clusters_ar
         GaussianMixture.fit(x, 2, generator=seeded(), **options)
 
 
+def test_a_component_on_two_points_is_worth_a_warning_and_a_column_that_follows_is_not(recwarn):
+    x = clusters(60, 1, 2)
+    GaussianMixture.fit(torch.cat([x, x[:, :1]], dim=1), 1, generator=seeded())
+    assert not recwarn.list
+    x = torch.cat([x, number([[30.0, -30.0], [32.0, -29.0]])])
+    with pytest.warns(UserWarning, match="variances of these components are at the floor: [01]"):
+        GaussianMixture.fit(x, 2, restarts=1, generator=seeded())
+
+
 # Devices -----------------------------------------------------------------------------------
 
 
