@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import torch
 
+from nfbook._checks import check_generator
 from nfbook.latent import PPCA, GaussianMixture
 
 __all__ = ["random_mixture", "random_ppca"]
@@ -33,6 +34,7 @@ def random_mixture(
         >>> random_mixture(torch.Generator().manual_seed(0)).means.shape
         torch.Size([3, 2])
     """
+    check_generator(generator)
     factors = variety * torch.randn(count, dim, dim, generator=generator)
     return GaussianMixture(
         (variety * torch.randn(count, generator=generator)).softmax(0),
@@ -58,6 +60,7 @@ def random_ppca(
         >>> random_ppca(torch.Generator().manual_seed(0)).loading.shape
         torch.Size([5, 2])
     """
+    check_generator(generator)
     return PPCA(
         torch.randn(dim, latent_dim, generator=generator),
         torch.randn(dim, generator=generator),

@@ -471,13 +471,13 @@ def _count(cases: list[tuple[Any, ...]] | None, side: Tensor, over: str | None) 
 def _cases(
     inputs: Draw | None, trials: int, generator: torch.Generator | None
 ) -> list[tuple[Any, ...]] | None:
+    check_generator(generator)
     if inputs is None:
         return None
     if not callable(inputs):
         raise TypeError(f"inputs must be a function, got {type(inputs).__name__}")
     check_count("trials", trials, minimum=2)
     generator = torch.Generator().manual_seed(0) if generator is None else generator
-    check_generator(generator)
     cases = [inputs(generator) for _ in range(trials)]
     if not isinstance(cases[0], tuple):
         raise TypeError(f"inputs must return a tuple, got {type(cases[0]).__name__}")

@@ -127,6 +127,9 @@ class KMeans(GaussianMixture):
         super().__init__(weights, means, variance.expand(count), structure="spherical")
         self.variance = variance
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(K={self.num_components}, D={self.data_dim})"
+
     @property
     def num_parameters(self) -> int:
         """The number of free parameters: K D means and one variance."""
@@ -384,9 +387,7 @@ class KMeans(GaussianMixture):
             )
         variance = overall.covariance.mean()
         if variance == 0 and _all_equal(batches):
-            raise ValueError(
-                f"x must hold at least 2 distinct observations, got {overall.rows} equal ones"
-            )
+            raise ValueError("x must hold at least 2 distinct observations, got 1")
         check_range(variance, dtype)
         lowest = floor * variance.expand(batches.dim)
         check_generator(generator)

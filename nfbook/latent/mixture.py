@@ -174,6 +174,10 @@ class GaussianMixture(LatentVariableModel):
         self.covariances = covariances
         self.structure = structure
 
+    def __repr__(self) -> str:
+        sizes = f"K={self.num_components}, D={self.data_dim}"
+        return f"{type(self).__name__}({sizes}, structure={self.structure!r})"
+
     @property
     def num_components(self) -> int:
         """The number of components K."""
@@ -528,8 +532,8 @@ class GaussianMixture(LatentVariableModel):
         a single observation. The floor keeps all variances away from zero. Where the best end has
         such a component all the same, a warning says so.
 
-        A constant column says nothing about its own unit. Its floor is taken from the mean variance
-        of the columns that vary, and that is the variance it ends with.
+        A constant column has no scale. Its variance ends at ``floor`` times the mean variance of
+        the columns that vary, or higher where its mean is so large that rounding would show.
 
         The result does not depend on the units of the columns: it follows when they change. For
         spherical covariances that holds for a change that all columns share.
@@ -840,7 +844,7 @@ def _mixture(
         return GaussianMixture(weights, means.to(dtype), covariances.to(dtype), structure=structure)
     except ValueError as error:
         raise ValueError(
-            f"floor must be high enough to hold all variances up, but one collapsed: {error}"
+            f"floor must be high enough, but the variance of a component fell too far: {error}"
         ) from error
 
 
@@ -850,7 +854,7 @@ def _not_collapsed(mixture: GaussianMixture, overall: Moments) -> GaussianMixtur
     lifted = mixture._covariances.lift(mixture.covariances, least)
     if not torch.equal(lifted, mixture.covariances):
         raise ValueError(
-            "floor must be high enough to hold all variances up, but one collapsed: it is below "
+            "floor must be high enough: the variance of a component fell below "
             f"{torch.finfo(torch.float64).eps:.1e} of the data's variance"
         )
     return mixture
@@ -930,9 +934,10 @@ def _spread(batches: Batches) -> Moments:
     rounding = ROUNDING * overall.mean.abs()
     constant = deviations <= rounding
     if bool(constant.all()):
+        got = "a single row" if overall.rows == 1 else f"{overall.rows} rows that are all"
         raise ValueError(
-            "x must vary in some column, by more than rounding and with a variance that does not "
-            f"vanish, got n = {overall.rows}, all at or near {_short(overall.mean)}"
+            "x must vary in at least one column, by more than rounding and with a variance that "
+            f"does not vanish, got {got} near {_short(overall.mean)}"
         )
     instead = overall.covariance[~constant].mean()
     # Far above the rounding of this column, also after the floor's factor.
@@ -941,7 +946,7 @@ def _spread(batches: Batches) -> Moments:
 
 
 def _short(point: Tensor) -> str:
-    """Return a point in few words."""
+    """Return the first coordinates of a point, for an error."""
     numbers = [f"{float(number):.3g}" for number in point[:3]]
     return f"({', '.join(numbers)}{', ...' if len(point) > 3 else ''})"
 

@@ -9,6 +9,7 @@ import torch
 from draws import seeded
 from pages import CHECKS, Page
 
+from nfbook.cases import random_mixture, random_ppca
 from nfbook.ledger import (
     EquationError,
     estimate,
@@ -399,3 +400,13 @@ def test_a_missing_check_and_a_stray_one_are_noticed(book: list[Page]):
     without_text = [c for c in page.cells if not (c.cell_type == "markdown" and label in c.source)]
     stray = Page(page.path, without_text)
     assert label in {check.label for check in stray.checks} - set(stray.equations)
+
+
+@pytest.mark.parametrize("random_model", [random_mixture, random_ppca])
+def test_a_wrong_generator_is_refused_also_where_nothing_is_drawn(random_model):
+    for call in (
+        lambda: verify("eq-x", lambda: torch.ones(1), lambda: torch.ones(1), generator=0),
+        lambda: random_model(0),
+    ):
+        with pytest.raises(TypeError, match=r"generator must be a torch\.Generator, got int"):
+            call()

@@ -700,16 +700,20 @@ def test_single_precision_holds_what_was_found_in_double(structure):
 @pytest.mark.parametrize(
     ("x", "count", "message"),
     [
-        (FAITHFUL[:1], 1, "x must vary in some column, .* got n = 1, all at or near"),
+        (FAITHFUL[:1], 1, "x must vary in at least one column, .* got a single row near"),
         (FAITHFUL[:3], 4, "x must hold at least 4 distinct observations, got 3"),
-        (FAITHFUL[:1].repeat(9, 1), 1, r"x must vary in some column, .* near \(3.6, 79\)"),
+        (FAITHFUL[:1].repeat(9, 1), 1, r"x must vary in .* 9 rows that are all near \(3.6, 79\)"),
         (1e200 * FAITHFUL, 2, "x must have a finite variance in every column"),
         (
             torch.tensor([[0.0], [1e160], [-1e160]], dtype=torch.float64),
             2,
             "x must have a finite variance in every column, .* deviation inf about",
         ),
-        (1e-200 * FAITHFUL, 2, "x must vary in some column, .* a variance that does not vanish"),
+        (
+            1e-200 * FAITHFUL,
+            2,
+            "x must vary in at least one column, .* a variance that does not vanish",
+        ),
     ],
 )
 def test_data_without_an_answer_are_refused(x, count, message):
@@ -1192,6 +1196,12 @@ def test_a_component_on_two_points_is_worth_a_warning_and_a_column_that_follows_
     x = torch.cat([x, number([[30.0, -30.0], [32.0, -29.0]])])
     with pytest.warns(UserWarning, match="variances of these components are at the floor: [01]"):
         GaussianMixture.fit(x, 2, restarts=1, generator=seeded())
+
+
+def test_a_model_shows_its_sizes():
+    assert repr(some_mixture("tied")) == "GaussianMixture(K=3, D=2, structure='tied')"
+    assert repr(KMeans(rand(4, 3), number(1.0))) == "KMeans(K=4, D=3)"
+    assert repr(PPCA(rand(3, 2), rand(3), number(1.0))) == "PPCA(D=3, d=2)"
 
 
 # Devices -----------------------------------------------------------------------------------

@@ -267,12 +267,10 @@ def check_every_column(count: Tensor) -> None:
         >>> check_every_column(torch.tensor([3, 0]))
         Traceback (most recent call last):
         ...
-        ValueError: every column of x must have an entry that is not missing, got none in column
-        1, counted from 0
+        ValueError: x must have an entry in every column, got none in column 1
     """
     empty = (count == 0).nonzero()
     if len(empty):
         raise ValueError(
-            "every column of x must have an entry that is not missing, "
-            f"got none in column {int(empty[0])}, counted from 0"
+            f"x must have an entry in every column, got none in column {int(empty[0])}"
         )

@@ -25,7 +25,7 @@ def closed_form(
     x: Tensor | Iterable[Tensor],
     latent_dim: int,
     *,
-    weights: Tensor | None = None,
+    weights: Tensor | Iterable[Tensor] | None = None,
     kind: type[PPCA] = PPCA,
 ) -> Fit[PPCA]:
     r"""Return the maximum likelihood model and the greatest log-likelihood.
@@ -58,6 +58,7 @@ def closed_form(
     rows: float
     if isinstance(x, Tensor):
         if weights is not None:
+            assert isinstance(weights, Tensor)
             weights = weights.to(torch.float64)
         rows = len(x) if weights is None else int(weights.count_nonzero())
         count, mean, eigenvalues, directions = _by_singular_values(x.to(torch.float64), weights)

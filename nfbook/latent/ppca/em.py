@@ -27,7 +27,6 @@ __all__ = [
     "ExpandedPPCA",
     "check_start",
     "em",
-    "observed_moments",
     "random_start",
 ]
 
@@ -40,7 +39,7 @@ def em(
     latent_dim: int,
     *,
     start: PPCA | None = None,
-    weights: Tensor | None = None,
+    weights: Tensor | Iterable[Tensor] | None = None,
     missing: bool = False,
     tolerance: float = 1e-6,
     max_iterations: int = 1000,
@@ -202,7 +201,7 @@ def random_start(
     For accelerated EM the start is one step further. From noise v the first step would damp all
     directions in which x varies by less, down to where EM hardly moves. So that step begins with
     next to no noise, which makes it a projection and a regression, and the noise variance comes
-    from what is left, divided by the number of spare entries (see `observed_moments`).
+    from what is left, divided by the number of spare entries (those beyond d of an observation).
 
     Arguments:
         kind: The class of the model.
@@ -223,7 +222,7 @@ def random_start(
         >>> start.mean.tolist(), start.noise_variance.item()
         ([2.0, 4.0], 2.5)
     """
-    count, mean, variance, spare = observed_moments(batches, latent_dim)
+    count, mean, variance, spare = _observed_moments(batches, latent_dim)
     check_every_column(count)
     check_varies(mean, variance)
     average = variance.mean()
@@ -238,7 +237,7 @@ def random_start(
     return kind(found.loading, found.mean, left)
 
 
-def observed_moments(batches: Batches, latent_dim: int) -> tuple[Tensor, Tensor, Tensor, float]:
+def _observed_moments(batches: Batches, latent_dim: int) -> tuple[Tensor, Tensor, Tensor, float]:
     r"""Return what a start needs to know of the entries that are there, in one pass, in float64.
 
     Batches are combined as in `nfbook.data.batches.moments`.
@@ -256,7 +255,7 @@ def observed_moments(batches: Batches, latent_dim: int) -> tuple[Tensor, Tensor,
     Example:
         >>> x = torch.tensor([[1.0, torch.nan], [3.0, 5.0]])
         >>> batches = Batches(x, missing=True)
-        >>> count, mean, variance, spare = observed_moments(batches, 1)
+        >>> count, mean, variance, spare = _observed_moments(batches, 1)
         >>> count.tolist(), mean.tolist(), variance.tolist(), spare
         ([2.0, 1.0], [2.0, 5.0], [1.0, 0.0], 1.0)
     """

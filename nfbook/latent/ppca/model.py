@@ -92,6 +92,9 @@ class PPCA(LatentVariableModel):
         self._m_factor = self._checked(*factor_of_m(loading, noise_variance))
         self._posterior_factor = self._posterior_factor_of(self._m_factor)
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(D={self.data_dim}, d={self.latent_dim})"
+
     @property
     def data_dim(self) -> int:
         """The number of dimensions D of an observation."""
