@@ -22,7 +22,7 @@ from nfbook.data.batches import Batches
 from nfbook.fitting import Fit, History, check_stopping
 from nfbook.progress import progress_bar
 
-__all__ = ["EMModel", "Statistics", "run_em"]
+__all__ = ["EMModel", "Statistics", "check_own", "run_em"]
 
 
 class Statistics(Protocol):
@@ -50,6 +50,21 @@ class EMModel(Protocol[S]):
 
     def bound(self, statistics: S) -> Tensor:
         """Return the bound of this model for the q behind the statistics."""
+
+
+def check_own(model: object, maker: object) -> None:
+    """Check that statistics come from the E-step of the very model whose M-step they are for.
+
+    Example:
+        >>> check_own("one", "another")
+        Traceback (most recent call last):
+        ...
+        ValueError: statistics must come from this model's own e_step, got those of another model
+    """
+    if maker is not model:
+        raise ValueError(
+            "statistics must come from this model's own e_step, got those of another model"
+        )
 
 
 C = TypeVar("C", bound=EMModel)  # type: ignore[type-arg]

@@ -22,7 +22,7 @@ from nfbook._checks import (
 )
 from nfbook.data.batches import Batches, check_range, check_weights, moments
 from nfbook.fitting import Fit, best, check_start_dtype, check_stopping
-from nfbook.latent.em import run_em
+from nfbook.latent.em import check_own, run_em
 from nfbook.latent.mixture import GaussianMixture, MixtureStatistics
 from nfbook.latent.seeding import candidates, k_means_plus_plus
 
@@ -287,10 +287,7 @@ class KMeans(GaussianMixture):
                     [3.0000]]), tensor(1.5000))
         """
         check_type("statistics", statistics, MixtureStatistics, "a MixtureStatistics")
-        if statistics.maker is not self:
-            raise ValueError(
-                "statistics must come from this model's own e_step, got those of another model"
-            )
+        check_own(self, statistics.maker)
         old_variance = self.variance.to(torch.float64)
         empty = statistics.sizes <= torch.finfo(torch.float64).eps * statistics.count
         moves = statistics.shifts / statistics.sizes.unsqueeze(-1)
@@ -300,10 +297,8 @@ class KMeans(GaussianMixture):
             means[empty.nonzero()[:1, 0]] = statistics.farthest
         within = statistics.scatter_about(moves).sum() / (statistics.count * self.data_dim)
         variance = old_variance * within
+        self._check_floor(floor)
         if floor is not None:
-            check_tensor("floor", floor, (self.data_dim,))
-            check_positive("floor", floor)
-            check_same_dtype(floor=floor, parameters=self.means)
             variance = torch.maximum(variance, floor.to(torch.float64).mean())
         elif not bool(variance.to(self.means.dtype) > 0):
             raise ValueError(

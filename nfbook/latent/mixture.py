@@ -31,7 +31,7 @@ from nfbook.data.batches import (
 )
 from nfbook.fitting import Fit, best, check_start_dtype, check_stopping
 from nfbook.latent.covariance import structure_called
-from nfbook.latent.em import run_em
+from nfbook.latent.em import check_own, run_em
 from nfbook.latent.model import LatentVariableModel
 from nfbook.latent.seeding import candidates, k_means_plus_plus
 from nfbook.sampling import gaussian_noise, source_device
@@ -487,14 +487,8 @@ class GaussianMixture(LatentVariableModel):
             (tensor([[2.]]), tensor([[[4.6667]]]))
         """
         check_type("statistics", statistics, MixtureStatistics, "a MixtureStatistics")
-        if statistics.maker is not self:
-            raise ValueError(
-                "statistics must come from this model's own e_step, got those of another model"
-            )
-        if floor is not None:
-            check_tensor("floor", floor, (self.data_dim,))
-            check_positive("floor", floor)
-            check_same_dtype(floor=floor, parameters=self.means)
+        check_own(self, statistics.maker)
+        self._check_floor(floor)
         old = _Components(self, torch.float64)
         empty = statistics.sizes <= torch.finfo(torch.float64).eps * statistics.count
         sizes = statistics.sizes.masked_fill(empty, 0.0)
@@ -669,6 +663,12 @@ class GaussianMixture(LatentVariableModel):
             )
         check_same_dtype(q=q.probs, parameters=self.means)
         return q
+
+    def _check_floor(self, floor: Tensor | None) -> None:
+        if floor is not None:
+            check_tensor("floor", floor, (self.data_dim,))
+            check_positive("floor", floor)
+            check_same_dtype(floor=floor, parameters=self.means)
 
     def _check_z(self, z: Tensor) -> Tensor:
         if not isinstance(z, Tensor):

@@ -26,6 +26,7 @@ from nfbook._checks import (
 )
 from nfbook.data.batches import check_weights
 from nfbook.fitting import Fit
+from nfbook.latent.em import check_own
 from nfbook.latent.model import LatentVariableModel
 from nfbook.latent.ppca._algebra import (
     Observed,
@@ -430,10 +431,7 @@ class PPCA(LatentVariableModel):
                     [0.]]))
         """
         check_type("statistics", statistics, PPCAStatistics, "PPCAStatistics")
-        if statistics.maker is not self:
-            raise ValueError(
-                "statistics must come from this model's own e_step, got those of another model"
-            )
+        check_own(self, statistics.maker)
         check_every_column(statistics.gram[:, 0, 0])
         old = self.to(torch.float64)
         factor, failed = torch.linalg.cholesky_ex(statistics.gram)
