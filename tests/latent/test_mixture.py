@@ -933,7 +933,7 @@ def test_a_variance_that_is_rounding_counts_as_collapsed():
         torch.cat([pair.means, x[126:127]]),
         torch.cat([pair.covariances, 3e-3 * overall[None]]),
     )
-    with pytest.raises(ValueError, match="the variance of a component fell below"):
+    with pytest.raises(ValueError, match="the variance of a component fell"):
         GaussianMixture.fit(x, 3, start=start, floor=0.0)
     held = GaussianMixture.fit(x, 3, start=start)
     assert held.history.converged
