@@ -16,7 +16,9 @@ from torch.distributions import Distribution
 
 __all__ = [
     "check_callable",
+    "check_context",
     "check_count",
+    "check_dense",
     "check_distribution",
     "check_fraction",
     "check_generator",
@@ -152,7 +154,7 @@ def scalar(name: str, value: object, like: Tensor | None = None) -> Tensor:
         number = check_real(name, value, "a number or a tensor without dimensions")
         value = torch.tensor(number) if like is None else like.new_tensor(number)
         if number != 0 and value == 0:
-            raise ValueError(f"{name} must not vanish in {value.dtype}, got {number}")
+            raise ValueError(f"{name} must not round to zero in {value.dtype}, got {number}")
     check_tensor(name, value, ())
     return value
 
@@ -203,6 +205,38 @@ def check_count(name: str, value: object, minimum: int = 1) -> None:
         raise TypeError(f"{name} must be an int, got {type(value).__name__}")
     if value < minimum:
         raise ValueError(f"{name} must be at least {minimum}, got {value}")
+
+
+def check_dense(name: str, value: Tensor) -> None:
+    """Check that a tensor is not sparse.
+
+    Example:
+        >>> check_dense("z", torch.eye(2).to_sparse())
+        Traceback (most recent call last):
+        ...
+        TypeError: z must be a dense tensor, got one with the layout torch.sparse_coo; \
+convert it first, with .to_dense()
+    """
+    if value.layout is not torch.strided:
+        raise TypeError(
+            f"{name} must be a dense tensor, got one with the layout {value.layout}; "
+            "convert it first, with .to_dense()"
+        )
+
+
+def check_context(context: Tensor | None, size: int) -> None:
+    """Check that there is a context if and only if its size is not zero.
+
+    Example:
+        >>> check_context(None, 3)
+        Traceback (most recent call last):
+        ...
+        TypeError: context must be a torch.Tensor (*, 3), got None
+    """
+    if context is None and size:
+        raise TypeError(f"context must be a torch.Tensor (*, {size}), got None")
+    if context is not None and not size:
+        raise TypeError("context must be None for what was made without one, got a tensor")
 
 
 def check_widths(name: str, value: object) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import wraps
+from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["full_precision", "is_autocast"]
+__all__ = ["full_precision", "is_autocast", "precise_backward"]
 
 
 def is_autocast(like: Tensor) -> bool:
@@ -37,3 +40,33 @@ def full_precision(like: Tensor) -> AbstractContextManager[object]:
         torch.float32
     """
     return torch.autocast(like.device.type, enabled=False) if is_autocast(like) else nullcontext()
+
+
+def precise_backward(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """Let the backward pass of an autograd function run in full precision.
+
+    A backward pass may be called within ``torch.autocast``, which would round the matrix products
+    that are written there.
+
+    Example:
+        >>> class Double(torch.autograd.Function):
+        ...     @staticmethod
+        ...     def forward(ctx, x):
+        ...         return 2 * x
+        ...     @staticmethod
+        ...     @precise_backward
+        ...     def backward(ctx, grad):
+        ...         return grad @ (2 * torch.eye(1))
+        >>> x = torch.ones(1, 1, requires_grad=True)
+        >>> with torch.autocast("cpu"):
+        ...     Double.apply(x).sum().backward()
+        >>> x.grad
+        tensor([[2.]])
+    """
+
+    @wraps(backward)
+    def precise(ctx: Any, *gradients: Tensor | None) -> Any:
+        with full_precision(next(each for each in gradients if each is not None)):
+            return backward(ctx, *gradients)
+
+    return precise

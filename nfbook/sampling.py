@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from nfbook._checks import check_count, check_distribution, check_generator, check_type
+from nfbook._torch import TorchDispatchMode
 
 __all__ = ["draw", "draw_and_log_prob", "gaussian_noise", "source_device"]
 
@@ -90,6 +90,7 @@ def draw(
     check_type("reparametrised", reparametrised, bool, "True or False")
     if reparametrised:
         _check_reparametrised(distribution)
+    distribution, _ = _without_independent(distribution)
     draws: Tensor = _run(
         distribution.rsample if reparametrised else distribution.sample, shape, generator
     )
@@ -140,7 +141,8 @@ def draw_and_log_prob(
     check_type("reparametrised", reparametrised, bool, "True, False or None")
     if reparametrised:
         _check_reparametrised(distribution)
-        fast, events = _fast_way(distribution)
+        inner, events = _without_independent(distribution)
+        fast = getattr(inner, "rsample_and_log_prob", None)
         if fast is not None:
             z, log_q = _run(fast, shape, generator)
             return z, log_q.flatten(log_q.ndim - events).sum(-1) if events else log_q
@@ -165,16 +167,16 @@ def _check_reparametrised(distribution: Distribution) -> None:
         )
 
 
-def _fast_way(distribution: Distribution) -> tuple[Callable[..., Any] | None, int]:
-    """Return ``rsample_and_log_prob``, and how many dimensions its log densities are summed over.
+def _without_independent(distribution: Distribution) -> tuple[Distribution, int]:
+    """Return what `Independent` holds, and over how many dimensions its log densities are summed.
 
-    `Independent` makes the last batch dimensions of what it holds dimensions of its events.
+    `Independent` makes the last batch dimensions dimensions of its events, and draws the same.
     """
     events = 0
     while isinstance(distribution, Independent):
         events += distribution.reinterpreted_batch_ndims
         distribution = distribution.base_dist
-    return getattr(distribution, "rsample_and_log_prob", None), events
+    return distribution, events
 
 
 def _run(

@@ -36,7 +36,7 @@ from nfbook.flows.autoregressive import (
 )
 from nfbook.flows.base import Flow
 from nfbook.flows.chain import Chain, Fixed, Transformed
-from nfbook.flows.continuous import CNF, TanhField
+from nfbook.flows.continuous import CNF, NetworkField, TanhField
 from nfbook.flows.coupling import NICE, CouplingFlow, NeuralSplineCoupling, RealNVP
 from nfbook.flows.distribution import FlowDistribution, StandardNormal
 from nfbook.flows.dynamics import HamiltonianFlow, LangevinFlow, TargetedFlow
@@ -69,6 +69,7 @@ __all__ = [
     "HouseholderFlow",
     "HouseholderSylvesterFlow",
     "LangevinFlow",
+    "NetworkField",
     "NeuralSplineAutoregressive",
     "NeuralSplineCoupling",
     "OrthogonalSylvesterFlow",

@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from nfbook._checks import check_callable, check_count
+from nfbook._checks import check_callable, check_count, check_generator
 from nfbook.flows.base import Flow
 from nfbook.networks import MaskedMLP
 from nfbook.transforms.autoregressive import Autoregressive
@@ -62,6 +62,7 @@ class AutoregressiveFlow(Flow):
         super().__init__(features, context)
         check_count("length", length)
         check_callable("univariate", univariate)
+        check_generator(generator)
         self.univariate = univariate
         self.networks = nn.ModuleList(
             MaskedMLP(

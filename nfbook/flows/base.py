@@ -5,12 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from itertools import chain
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from nfbook._checks import check_count, check_generator, check_type
+from nfbook._checks import check_context, check_count, check_dense, check_generator, check_type
 from nfbook.flows.distribution import FlowDistribution, StandardNormal
 from nfbook.networks import ConditionalParameters
 from nfbook.transforms.base import Transform
@@ -46,8 +46,17 @@ class Flow(nn.Module, ABC):
         self.features, self.context = features, context
 
     def extra_repr(self) -> str:
-        """Say the sizes of vectors and contexts."""
+        """Return the sizes of vectors and contexts, for the repr."""
         return f"features={self.features}, context={self.context}"
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        # Torch writes to the buffers where they are. It gets new ones, so that distributions that
+        # were made before keep theirs.
+        for module in self.modules():
+            for name, buffer in module._buffers.items():
+                if buffer is not None:
+                    module._buffers[name] = buffer.clone()
+        super()._load_from_state_dict(*args, **kwargs)
 
     @property
     def like(self) -> Tensor:
@@ -87,13 +96,11 @@ class Flow(nn.Module, ABC):
         return FlowDistribution(base, self.transform(context), check=False)
 
     def _check_context(self, context: Tensor | None, like: Tensor) -> None:
+        check_context(context, self.context)
         if context is None:
-            if self.context:
-                raise TypeError(f"context must be a torch.Tensor (*, {self.context}), got None")
             return
-        if not self.context:
-            raise TypeError("context must be None, since the flow was made without one")
         check_type("context", context, Tensor, "a torch.Tensor")
+        check_dense("context", context)
         if not context.shape or context.shape[-1] != self.context:
             wanted = f"(*, {self.context})"
             raise ValueError(f"context must have shape {wanted}, got {tuple(context.shape)}")
@@ -155,7 +162,7 @@ class ParametricFlow(Flow):
         )
 
     def extra_repr(self) -> str:
-        """Say the sizes of vectors and contexts, and the number of layers."""
+        """Return the sizes of vectors and contexts, and the number of layers, for the repr."""
         return f"{super().extra_repr()}, length={self.length}"
 
     @abstractmethod

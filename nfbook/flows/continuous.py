@@ -10,17 +10,19 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from nfbook._checks import check_count, check_generator
+from nfbook._equality import EqualByParts
+from nfbook._torch import is_plain
 from nfbook.flows.base import Flow
 from nfbook.flows.distribution import FlowDistribution
-from nfbook.networks import MLP
+from nfbook.networks import MLP, BoundNetwork, Snapshot
 from nfbook.transforms.base import Compose
 from nfbook.transforms.continuous import Continuous, VectorField
 from nfbook.transforms.ode import check_solver
 
-__all__ = ["CNF", "TanhField"]
+__all__ = ["CNF", "NetworkField", "TanhField"]
 
 
-class TanhField(VectorField):
+class TanhField(EqualByParts, VectorField):
     r"""The velocity that a network gives, with tanh between its layers.
 
     .. math:: \mathbf{h}_1 = \mathbf{W}_1 \mathbf{z} + \mathbf{w} t + \mathbf{b}_1, \qquad
@@ -44,21 +46,10 @@ class TanhField(VectorField):
     def __init__(self, layers: Sequence[tuple[Tensor, Tensor]]) -> None:
         self.layers = tuple(layers)
 
-    @classmethod
-    def of(cls, network: MLP, context: Tensor | None = None) -> TanhField:
-        """Return the velocity that a network gives for a context.
-
-        The context acts on the first layer, as a bias that stays the same along the whole path.
-        The tensors are copies, so the field stays as it is when an optimiser changes the network.
-
-        Arguments:
-            network: Its input is a point with the time behind it, D + 1 numbers; its activations
-                are taken to be tanh.
-            context: c, `(*, C)`; None for a network without.
-        """
-        first = (cast(Tensor, network.weight), network.start(context))
-        others = [(one.weight, one.bias) for one in network.layers if isinstance(one, nn.Linear)]
-        return cls([(weight.clone(), bias.clone()) for weight, bias in [first, *others]])
+    @property
+    def features(self) -> int:
+        """The dimension D."""
+        return self.layers[0][0].shape[-1] - 1
 
     def __call__(self, t: Tensor, z: Tensor) -> Tensor:
         """Return the velocity, `(*, D)`, at times `(*)` and points `(*, D)`."""
@@ -89,6 +80,44 @@ class TanhField(VectorField):
     def parameters(self) -> tuple[Tensor, ...]:
         """All weights and biases."""
         return tuple(tensor for layer in self.layers for tensor in layer)
+
+
+class NetworkField(EqualByParts, VectorField):
+    """The velocity that a network gives, whatever stands between and around its layers.
+
+    It is for networks that must be called as modules, since someone hooks into their layers or has
+    replaced one, see `MLP.bind`. The divergence is autograd's.
+
+    Arguments:
+        network: From a point with the time behind it, `(*, D + 1)`, to the velocity, `(*, D)`. The
+            context acts on its first layer, and stays the same along the whole path.
+        features: The dimension D; None for any.
+
+    Example:
+        >>> field = NetworkField(MLP(2, 1, activation=nn.SiLU).bind())
+        >>> field(torch.tensor(0.5), torch.zeros(5, 1)).shape
+        torch.Size([5, 1])
+    """
+
+    def __init__(self, network: BoundNetwork | Snapshot, features: int | None = None) -> None:
+        self.network, self._features = network, features
+
+    @property
+    def features(self) -> int | None:
+        """The dimension D, if it was given."""
+        return self._features
+
+    def __call__(self, t: Tensor, z: Tensor) -> Tensor:
+        """Return the velocity, `(*, D)`, at times `(*)` and points `(*, D)`."""
+        batch = torch.broadcast_shapes(t.shape, z.shape[:-1])
+        parts = [z.expand(*batch, -1), t.expand(batch).unsqueeze(-1)]
+        velocity: Tensor = self.network(torch.cat(parts, -1))
+        return velocity
+
+    @property
+    def parameters(self) -> tuple[Tensor, ...]:
+        """All tensors that the network was bound with."""
+        return self.network.parameters
 
 
 class CNF(Flow):
@@ -202,6 +231,16 @@ class CNF(Flow):
         k = (t * length).long().clamp(0, length - 1).unsqueeze(-1)
         return torch.take_along_dim(velocities, k.expand(velocities.shape[1:]).unsqueeze(0), 0)[0]
 
-    def fields(self, context: Tensor | None = None) -> list[TanhField]:
-        """Return the velocity of each part of the time."""
-        return [TanhField.of(cast(MLP, network), context) for network in self.networks]
+    def fields(self, context: Tensor | None = None) -> list[VectorField]:
+        """Return the velocity of each part of the time, with the parameters that it has now."""
+        networks = cast("list[MLP]", list(self.networks))
+        return [self._field(network.bind(context)) for network in networks]
+
+    def _field(self, network: BoundNetwork | Snapshot) -> VectorField:
+        """Return the velocity that a network gives, by hand where it is what was made here."""
+        if isinstance(network, BoundNetwork) and all(
+            is_plain(each, nn.Tanh) for each in network.activations
+        ):
+            first, *weights = cast("list[Tensor]", network.weights)
+            return TanhField([(first, network.start), *zip(weights, network.biases, strict=True)])
+        return NetworkField(network, self.features)

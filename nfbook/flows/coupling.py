@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from nfbook._checks import check_callable, check_count, check_type
+from nfbook._checks import check_callable, check_count, check_generator, check_type
 from nfbook.flows.base import Flow
 from nfbook.networks import MLP, ConditionalParameters
 from nfbook.transforms.base import Compose, Transform
@@ -68,6 +68,7 @@ class CouplingFlow(Flow):
         super().__init__(features, context)
         check_count("length", length)
         check_callable("univariate", univariate)
+        check_generator(generator)
         self.univariate = univariate
         # What stays is looked up where there are numbers, and not on a default device like "meta".
         device = torch.get_default_device()
@@ -109,7 +110,7 @@ class CouplingFlow(Flow):
 
 
 class Constant(nn.Module):
-    """The conditioner of a layer that has nothing to look at: free parameters.
+    """The conditioner of a layer without inputs: free parameters.
 
     Example:
         >>> Constant(2)(torch.zeros(5, 0)).shape

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 
-from nfbook._checks import check_count, check_generator, check_type
+from nfbook._checks import check_count, check_dense, check_generator, check_type
 from nfbook.sampling import draw
 from nfbook.transforms.base import Compose, Transform
 
@@ -143,7 +143,6 @@ class FlowDistribution(Distribution):
     """
 
     arg_constraints: dict[str, constraints.Constraint] = {}  # noqa: RUF012
-    has_rsample = True
 
     def __init__(self, base: Distribution, transform: Transform, *, check: bool = True) -> None:
         check_type("base", base, Distribution, "a torch Distribution")
@@ -154,6 +153,11 @@ class FlowDistribution(Distribution):
             base = _with_batch_of(transform, base)
         self.base, self.transform = base, transform
         super().__init__(base.batch_shape, base.event_shape, validate_args=False)
+
+    @property
+    def has_rsample(self) -> bool:  # type: ignore[override]
+        """Whether draws have gradients, as those of the base have or have not."""
+        return self.base.has_rsample
 
     @property
     def support(self) -> constraints.Constraint:
@@ -183,6 +187,17 @@ class FlowDistribution(Distribution):
         """
         raise NotImplementedError(_no_closed_form("variance", "var"))
 
+    def entropy(self) -> Tensor:
+        """Not known in closed form.
+
+        Raises:
+            NotImplementedError: Always; it says how to estimate the entropy.
+        """
+        raise NotImplementedError(
+            "a flow's distribution has no entropy in closed form; "
+            "estimate it from draws, as -q.rsample_and_log_prob((10_000,))[1].mean(0) does"
+        )
+
     def log_prob(self, value: Tensor) -> Tensor:
         r"""Return :math:`\log p(\mathbf{y})`, `(*)`, of points `(*, D)`.
 
@@ -208,7 +223,11 @@ class FlowDistribution(Distribution):
     def rsample(
         self, sample_shape: Any = (), *, generator: torch.Generator | None = None
     ) -> Tensor:
-        """Draw, `(*sample_shape, *batch_shape, D)`, with gradients for the parameters."""
+        """Draw, `(*sample_shape, *batch_shape, D)`, with gradients for the parameters.
+
+        Raises:
+            NotImplementedError: The base has no ``rsample``.
+        """
         y: Tensor = self.transform(self._noise(sample_shape, generator))
         return y
 
@@ -216,10 +235,11 @@ class FlowDistribution(Distribution):
         """Draw, `(*sample_shape, *batch_shape, D)`, without gradients.
 
         However many are drawn, the memory beyond theirs is bounded: the noise is drawn at once, and
-        goes through the transform in pieces of at most 65,536 numbers.
+        goes through the transform in pieces of at most 65,536 numbers, or of one draw of the whole
+        batch where that has more.
         """
         with torch.no_grad():
-            z = self._noise(sample_shape, generator)
+            z = self._noise(sample_shape, generator, reparametrised=self.has_rsample)
             if torch.compiler.is_compiling() or z.numel() <= PIECE:
                 y: Tensor = self.transform(z)
                 return y
@@ -231,21 +251,35 @@ class FlowDistribution(Distribution):
     def rsample_and_log_prob(
         self, sample_shape: Any = (), *, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Draw, and return the draws' log-densities, `(*sample_shape, *batch_shape)`, too."""
+        """Draw, and return the draws' log-densities, `(*sample_shape, *batch_shape)`, too.
+
+        Raises:
+            NotImplementedError: The base has no ``rsample``.
+        """
         z = self._noise(sample_shape, generator)
         y, ladj = self.transform.call_and_ladj(z)
         return y, self.base.log_prob(z) - ladj
 
-    def _noise(self, sample_shape: Any, generator: torch.Generator | None) -> Tensor:
+    def _noise(
+        self,
+        sample_shape: Any,
+        generator: torch.Generator | None,
+        *,
+        reparametrised: bool = True,
+    ) -> Tensor:
         shape = torch.Size(sample_shape)
-        if generator is None:
-            return self.base.rsample(shape)
+        if reparametrised and not self.has_rsample:
+            name = type(self.base).__name__
+            raise NotImplementedError(f"base must have rsample to draw with gradients, got {name}")
         if isinstance(self.base, StandardNormal):
             return self.base.rsample(shape, generator=generator)
-        return draw(self.base, shape, generator=generator, reparametrised=True)
+        if generator is None or not shape.numel():
+            return self.base.rsample(shape) if reparametrised else self.base.sample(shape)
+        return draw(self.base, shape, generator=generator, reparametrised=reparametrised)
 
     def _points(self, y: Tensor) -> Tensor:
         check_type("value", y, Tensor, "a torch.Tensor")
+        check_dense("value", y)
         features = self.event_shape[0]
         if not y.shape or y.shape[-1] != features:
             raise ValueError(f"value must have shape (*, {features}), got {tuple(y.shape)}")

@@ -9,12 +9,11 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from nfbook._checks import check_callable, check_count, check_generator, check_real
 from nfbook.flows.base import Flow
 from nfbook.flows.distribution import StandardNormal
-from nfbook.networks import ConditionalParameters
+from nfbook.networks import ConditionalParameters, Snapshot
 from nfbook.transforms.base import Compose, Transform
 from nfbook.transforms.dynamics import Langevin, Leapfrog
 from nfbook.transforms.elementwise import Affine
@@ -121,12 +120,9 @@ class TargetedFlow(Flow):
 
     def _target(self, context: Tensor | None) -> Callable[[Tensor], Tensor]:
         given = {} if context is None else {"context": context}
-        if not isinstance(self.log_density, nn.Module):
-            return partial(self.log_density, **given)
-        # With copies of its tensors: what was made of them stays as it is when they are trained.
-        tensors = (*self.log_density.named_parameters(), *self.log_density.named_buffers())
-        state = {name: tensor.clone() for name, tensor in tensors}
-        return partial(functional_call, self.log_density, state, kwargs=given)
+        if isinstance(self.log_density, nn.Module):
+            return Snapshot(self.log_density, **given)
+        return partial(self.log_density, **given)
 
 
 class HamiltonianFlow(TargetedFlow):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -11,16 +12,30 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 
+from nfbook._equality import EqualByParts
 from nfbook._precision import full_precision
-from nfbook.networks._layers import FirstLayer, apply_to, is_plain
+from nfbook._torch import is_plain
+from nfbook.networks._layers import FirstLayer, apply_to
 
-__all__ = ["BoundNetwork", "Snapshot", "are_plain", "bound_layers"]
+__all__ = ["BoundNetwork", "Snapshot", "are_plain", "bound_layers", "own_parameters"]
 
 # functional_call lends its tensors to a module: no other thread may look at it meanwhile.
 _LENT = threading.RLock()
 
 
-class BoundNetwork:
+def own_parameters() -> AbstractContextManager[object]:
+    """Return a context in which no other thread lends a module the tensors of a `Snapshot`.
+
+    Example:
+        >>> with own_parameters():
+        ...     BoundNetwork(torch.zeros(2), [None], [], [])(None)
+        tensor([0., 0.])
+    """
+    # torch.compile cannot follow a lock.
+    return nullcontext() if torch.compiler.is_compiling() else _LENT
+
+
+class BoundNetwork(EqualByParts):
     """A perceptron as a function of x alone: its context and its parameters are given.
 
     The tensors are copies, so that an optimiser's next step, which changes parameters where they
@@ -30,7 +45,7 @@ class BoundNetwork:
         start: What the first layer has before it sees x, `(units)` or `(*, units)`.
         weights: The weights of each layer; None for the first if there is no x.
         biases: The biases of all layers but the first.
-        activations: What stands between the layers: modules without parameters.
+        activations: The activations between the layers, modules without parameters.
     """
 
     def __init__(
@@ -54,28 +69,40 @@ class BoundNetwork:
             hidden = functional.linear(activation(hidden), weight, bias)  # type: ignore[arg-type]
         return hidden
 
+    @property
+    def parameters(self) -> tuple[Tensor, ...]:
+        """All tensors that it consists of."""
+        tensors = [self.start, *self.weights, *self.biases]
+        return tuple(tensor for tensor in tensors if tensor is not None)
 
-class Snapshot:
-    """Any module as a function with the parameters that it has now; it is called as it is.
+
+class Snapshot(EqualByParts):
+    """Any module as a function with the parameters that it has now; it is called as a module.
 
     Arguments:
         module: The module.
         last: What it takes after the arguments of each call, as a context.
+        named: What it takes by name.
     """
 
-    def __init__(self, module: nn.Module, *last: Any) -> None:
-        self.module, self.last = module, last
-        # Buffers are not parameters: those of a batch norm go on being updated where they are.
-        self.tensors = dict(module.named_buffers())
-        for name, parameter in module.named_parameters():
-            self.tensors[name] = parameter.clone()
+    def __init__(self, module: nn.Module, *last: Any, **named: Any) -> None:
+        self.module, self.last, self.named = module, last, named
+        with own_parameters():
+            # Buffers are not copied: those of a batch norm go on being updated where they are.
+            self.tensors = dict(module.named_buffers())
+            for name, parameter in module.named_parameters():
+                self.tensors[name] = parameter.clone()
 
     def __call__(self, *inputs: Any) -> Any:
         """Call the module."""
-        if torch.compiler.is_compiling():
-            return functional_call(self.module, self.tensors, (*inputs, *self.last))
-        with _LENT:
-            return functional_call(self.module, self.tensors, (*inputs, *self.last))
+        with own_parameters():
+            return functional_call(self.module, self.tensors, (*inputs, *self.last), self.named)
+
+    @property
+    def parameters(self) -> tuple[Tensor, ...]:
+        """All tensors that it was made with, those of a context included."""
+        given = [*self.last, *self.named.values()]
+        return (*self.tensors.values(), *(each for each in given if isinstance(each, Tensor)))
 
 
 def are_plain(
@@ -108,7 +135,7 @@ def bound_layers(
     Arguments:
         first: The first layer.
         others: Those that follow.
-        activations: What stands between them.
+        activations: The activations between the layers.
         context: c, `(*, C)`; None for none.
         weight_of: What returns a new tensor with the weights of a layer.
     """

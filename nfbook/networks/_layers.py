@@ -7,9 +7,10 @@ import math
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.modules.module import _has_any_global_hook
 
-__all__ = ["FirstLayer", "apply_to", "check_context", "is_plain", "linear"]
+from nfbook._checks import check_context, check_generator
+
+__all__ = ["FirstLayer", "apply_to", "linear"]
 
 
 def linear(
@@ -23,6 +24,7 @@ def linear(
         >>> linear(3, 2, generator=torch.Generator().manual_seed(0)).weight.shape
         torch.Size([2, 3])
     """
+    check_generator(generator)
     # Without a device of its own it would be on the CPU, whatever torch's default device is.
     device = torch.get_default_device()
     layer: nn.Linear = nn.utils.skip_init(nn.Linear, in_features, out_features, device=device)
@@ -93,14 +95,16 @@ class FirstLayer(nn.Module):
         check_context(context, self.context)
         if context is None or self.context_weight is None:
             return self.bias
-        return functional.linear(context, self.context_weight, self.bias)
+        # The gradient by the context needs the weight as it is now, and not after the next step.
+        weight = self.context_weight.clone() if context.requires_grad else self.context_weight
+        return functional.linear(context, weight, self.bias)
 
     def forward(self, x: Tensor | None, context: Tensor | None = None) -> Tensor:
         """Return the outputs, `(*, out_features)`. Without ``in_features`` x is not looked at."""
         return apply_to(x, self.masked_weight, self.start(context))
 
     def extra_repr(self) -> str:
-        """Say the sizes."""
+        """Return the sizes, for the repr."""
         sizes = f"in_features={self.in_features}, out_features={self.out_features}"
         return f"{sizes}, context={self.context}"
 
@@ -112,43 +116,3 @@ def apply_to(x: Tensor | None, weight: Tensor | None, start: Tensor) -> Tensor:
     if start.dim() == 1:
         return functional.linear(x, weight, start)
     return functional.linear(x, weight) + start
-
-
-def is_plain(module: nn.Module, kind: type[nn.Module]) -> bool:
-    """Return whether a call of a module does what its class says, and nothing else.
-
-    It does not if the module belongs to a subclass, as adapters and parametrizations make, has
-    hooks, as pruning adds, or a ``forward`` of its own. Its numbers then come out of a call only.
-
-    Example:
-        >>> layer = nn.Linear(2, 2)
-        >>> is_plain(layer, nn.Linear)
-        True
-        >>> hook = layer.register_forward_hook(print)
-        >>> is_plain(layer, nn.Linear)
-        False
-    """
-    own = module.__dict__
-    return type(module) is kind and not (
-        own["_forward_hooks"]
-        or own["_forward_pre_hooks"]
-        or own["_backward_hooks"]
-        or own["_backward_pre_hooks"]
-        or "forward" in own
-        or _has_any_global_hook()
-    )
-
-
-def check_context(context: Tensor | None, size: int) -> None:
-    """Check that there is a context exactly if its size is not zero.
-
-    Example:
-        >>> check_context(None, 3)
-        Traceback (most recent call last):
-        ...
-        TypeError: context must be a tensor (*, 3), got None
-    """
-    if context is None and size:
-        raise TypeError(f"context must be a tensor (*, {size}), got None")
-    if context is not None and not size:
-        raise TypeError("context must be None for what was made without one, got a tensor")

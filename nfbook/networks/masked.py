@@ -11,8 +11,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nfbook._checks import check_count, check_widths
-from nfbook.networks._bound import BoundNetwork, Snapshot, are_plain, bound_layers
-from nfbook.networks._layers import FirstLayer, is_plain, linear
+from nfbook._equality import EqualByParts
+from nfbook._torch import is_plain
+from nfbook.networks._bound import (
+    BoundNetwork,
+    Snapshot,
+    are_plain,
+    bound_layers,
+    own_parameters,
+)
+from nfbook.networks._layers import FirstLayer, linear
 
 __all__ = ["BoundMaskedMLP", "MaskedLinear", "MaskedMLP", "Steps", "units_by_degree"]
 
@@ -56,7 +64,7 @@ class MaskedLinear(nn.Module):
         return functional.linear(x, self.masked_weight, self.bias)
 
     def extra_repr(self) -> str:
-        """Say the sizes."""
+        """Return the sizes, for the repr."""
         return f"in_features={self.in_features}, out_features={self.out_features}"
 
 
@@ -135,7 +143,8 @@ class MaskedMLP(nn.Module):
             place = torch.argsort(places)
             degrees = [place + 1, *hidden, place.repeat(outputs)]
             pairs = pairwise(degrees)
-            masks = [(after.unsqueeze(-1) >= before).float() for before, after in pairs]
+            dtype = torch.get_default_dtype()
+            masks = [(after.unsqueeze(-1) >= before).to(dtype) for before, after in pairs]
         device = torch.get_default_device()
         self.register_buffer("order", places.to(device))
         first, *others = [mask.to(device) for mask in masks]
@@ -175,20 +184,24 @@ class MaskedMLP(nn.Module):
             >>> network.bind()(torch.zeros(3)).shape
             torch.Size([3, 2])
         """
-        others = list(self.layers)
-        if is_plain(self, MaskedMLP) and are_plain(
-            self.first, others, MaskedLinear, [self.activation]
-        ):
-            activations = [self.activation] * len(others)
-            return BoundMaskedMLP(
-                bound_layers(self.first, others, activations, context, _masked_weight),
-                self.order,
-                self.sizes,
-            )
-        return Snapshot(self, context)
+        with own_parameters():
+            others, activation = list(self.layers), self.activation
+            if (
+                is_plain(self, MaskedMLP)
+                and are_plain(self.first, others, MaskedLinear, [activation])
+                # In steps it meets the units of one degree at a time, which a hook may not expect.
+                and is_plain(activation, type(activation))
+            ):
+                activations = [activation] * len(others)
+                return BoundMaskedMLP(
+                    bound_layers(self.first, others, activations, context, _masked_weight),
+                    self.order,
+                    self.sizes,
+                )
+            return Snapshot(self, context)
 
     def extra_repr(self) -> str:
-        """Say the sizes."""
+        """Return the sizes, for the repr."""
         return f"features={self.features}, outputs={self.outputs}, context={self.context}"
 
 
@@ -205,7 +218,7 @@ def _by_coordinate(output: Tensor, outputs: int) -> Tensor:
     return parameters
 
 
-class BoundMaskedMLP:
+class BoundMaskedMLP(EqualByParts):
     """A masked network whose context and parameters are given, see `MaskedMLP.bind`.
 
     Arguments:

@@ -10,8 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from nfbook._checks import check_count, check_widths
-from nfbook.networks._bound import BoundNetwork, Snapshot, are_plain, bound_layers
-from nfbook.networks._layers import FirstLayer, is_plain, linear
+from nfbook._torch import is_plain
+from nfbook.networks._bound import (
+    BoundNetwork,
+    Snapshot,
+    are_plain,
+    bound_layers,
+    own_parameters,
+)
+from nfbook.networks._layers import FirstLayer, linear
 
 __all__ = ["MLP"]
 
@@ -102,17 +109,18 @@ class MLP(nn.Module):
             >>> torch.equal(function(torch.ones(2)), before)
             True
         """
-        activations, others = list(self.layers)[::2], list(self.layers)[1::2]
-        if (
-            is_plain(self, MLP)
-            and is_plain(self.layers, nn.Sequential)
-            and are_plain(self.first, others, nn.Linear, activations)
-        ):
-            return bound_layers(self.first, others, activations, context, _copy_of_weight)
-        return Snapshot(self, context)
+        with own_parameters():
+            activations, others = list(self.layers)[::2], list(self.layers)[1::2]
+            if (
+                is_plain(self, MLP)
+                and is_plain(self.layers, nn.Sequential)
+                and are_plain(self.first, others, nn.Linear, activations)
+            ):
+                return bound_layers(self.first, others, activations, context, _copy_of_weight)
+            return Snapshot(self, context)
 
     def extra_repr(self) -> str:
-        """Say the sizes."""
+        """Return the sizes, for the repr."""
         sizes = f"in_features={self.in_features}, out_features={self.out_features}"
         return f"{sizes}, context={self.context}"
 

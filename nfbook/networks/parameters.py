@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from nfbook._checks import check_widths
+from nfbook._checks import check_context, check_generator, check_widths
 from nfbook._precision import full_precision
-from nfbook.networks._layers import check_context
 from nfbook.networks.mlp import MLP
 
 __all__ = ["ConditionalParameters"]
@@ -49,6 +48,7 @@ class ConditionalParameters(nn.Module):
     ) -> None:
         super().__init__()
         check_widths("hidden_features", hidden_features)
+        check_generator(generator)
         self.shapes = {name: tuple(value.shape) for name, value in start.items()}
         self.start = nn.Parameter(torch.cat([value.flatten() for value in start.values()]))
         self.network = None
@@ -64,8 +64,9 @@ class ConditionalParameters(nn.Module):
         if self.network is None:
             flat = self.start.clone()
         else:
+            network = self.network.bind(context)
             with full_precision(self.start):
-                flat = self.start + self.network(None, context)
+                flat = self.start + network(None)
         sizes = [math.prod(shape) for shape in self.shapes.values()]
         pieces = flat.split(sizes, dim=-1)
         return {

@@ -10,7 +10,7 @@ from nfbook.transforms.autoregressive import Autoregressive
 from nfbook.transforms.base import Compose, Inverse, Transform
 from nfbook.transforms.bounded import Box, Exp, Softplus
 from nfbook.transforms.continuous import Continuous, Solution, VectorField, rademacher
-from nfbook.transforms.coupling import Coupling, Partition
+from nfbook.transforms.coupling import Coupling, Groups, Partition
 from nfbook.transforms.data_units import DataUnits
 from nfbook.transforms.dequantise import dequantise, pixel_box, quantise
 from nfbook.transforms.dynamics import Langevin, Leapfrog, score
@@ -43,6 +43,7 @@ __all__ = [
     "DataUnits",
     "Exp",
     "FusedRationalQuadratic",
+    "Groups",
     "Householder",
     "Inverse",
     "Langevin",

@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions import transforms as torch_transforms
 
-from nfbook._checks import check_type
+from nfbook._checks import check_dense, check_type
+from nfbook._equality import EqualByParts
 from nfbook._precision import full_precision, is_autocast
 
 __all__ = ["Compose", "Inverse", "Transform"]
 
+Result = TypeVar("Result")
 
-class Transform(torch_transforms.Transform):
+
+class Transform(EqualByParts, torch_transforms.Transform):
     r"""A bijection :math:`\mathbf{y} = t(\mathbf{z})` with given parameters, from base to target.
 
     It is a ``torch.distributions.Transform``: ``t(z)`` goes forward, ``t.inv`` is the inverse,
     ``t.log_abs_det_jacobian(z, y)`` is the logarithm of the determinant's absolute value, "ladj"
     for short. `call_and_ladj` and `inverse_and_ladj` compute value and ladj together, since they
     share most of their work. A family defines what these two call, ``_call_and_ladj`` and
-    ``_inverse_and_ladj``, and `features`, if it is for vectors of one size only. The points have
-    been checked by then.
+    ``_inverse_and_ladj``, and `features`, if it is for vectors of one size only. Where a value
+    alone costs less, it also defines ``_value`` and ``_inverse_value``. The points have been
+    checked by then.
 
     Two transforms are equal if they are of the same class and have equal parameters, as in
     ``torch.distributions``. So ``t.inv == t.inv``, and ``t.inv.inv is t``.
@@ -72,11 +76,7 @@ class Transform(torch_transforms.Transform):
             TypeError: The points are not a dense tensor of floating-point numbers.
             ValueError: Their last dimension is not D.
         """
-        self._check_points("z", z)
-        if is_autocast(z):
-            with full_precision(z):
-                return self._call_and_ladj(z)
-        return self._call_and_ladj(z)
+        return self._at_points("z", z, self._call_and_ladj)
 
     def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
         r"""Return :math:`t^{-1}(\mathbf{y})` and :math:`\log |\det J_{t^{-1}}(\mathbf{y})|`.
@@ -85,11 +85,7 @@ class Transform(torch_transforms.Transform):
             TypeError: The points are not a dense tensor of floating-point numbers.
             ValueError: Their last dimension is not D.
         """
-        self._check_points("y", y)
-        if is_autocast(y):
-            with full_precision(y):
-                return self._inverse_and_ladj(y)
-        return self._inverse_and_ladj(y)
+        return self._at_points("y", y, self._inverse_and_ladj)
 
     def _call_and_ladj(self, z: Tensor) -> tuple[Tensor, Tensor]:
         raise NotImplementedError
@@ -97,14 +93,24 @@ class Transform(torch_transforms.Transform):
     def _inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
         raise NotImplementedError
 
+    def _value(self, z: Tensor) -> Tensor:
+        return self._call_and_ladj(z)[0]
+
+    def _inverse_value(self, y: Tensor) -> Tensor:
+        return self._inverse_and_ladj(y)[0]
+
+    def _at_points(self, name: str, points: Tensor, function: Callable[[Tensor], Result]) -> Result:
+        """Return what a function gives in full precision, of points that are checked first."""
+        self._check_points(name, points)
+        if is_autocast(points):
+            with full_precision(points):
+                return function(points)
+        return function(points)
+
     def _check_points(self, name: str, points: object) -> None:
         check_type(name, points, Tensor, "a torch.Tensor")
         assert isinstance(points, Tensor)
-        if points.layout is not torch.strided:
-            raise TypeError(
-                f"{name} must be a dense tensor, got one with the layout {points.layout}; "
-                "convert it first, with .to_dense()"
-            )
+        check_dense(name, points)
         if not points.is_floating_point():
             raise TypeError(
                 f"{name} must be a floating-point tensor, got {points.dtype}; "
@@ -135,37 +141,16 @@ class Transform(torch_transforms.Transform):
         """Return the transform itself: it keeps no cache, see `cache_size`."""
         return self
 
-    def __eq__(self, other: object) -> bool:
-        return self is other or (
-            isinstance(other, Transform)
-            and type(self) is type(other)
-            and _are_equal(vars(self), vars(other))
-        )
-
-    # Equal transforms have equal hashes, and looking at parameters would wait for a device.
-    def __hash__(self) -> int:
-        return hash(type(self))
+    # What ``t(z)`` and ``t.inv(y)`` call.
 
     def _call(self, z: Tensor) -> Tensor:
-        return self.call_and_ladj(z)[0]
+        return self._at_points("z", z, self._value)
 
     def _inverse(self, y: Tensor) -> Tensor:
-        return self.inverse_and_ladj(y)[0]
+        return self._at_points("y", y, self._inverse_value)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
-
-
-def _are_equal(one: Any, other: Any) -> bool:
-    """Return whether two parameters of transforms are equal."""
-    if isinstance(one, Tensor) and isinstance(other, Tensor):
-        alike = one.dtype == other.dtype and one.device == other.device
-        return one is other or (alike and torch.equal(one, other))
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(_are_equal(one[k], other[k]) for k in one)
-    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
-        return len(one) == len(other) and all(map(_are_equal, one, other))
-    return bool(one == other)
 
 
 class Inverse(Transform):
@@ -213,6 +198,12 @@ class Inverse(Transform):
     def _inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Go forward through the transform."""
         return self.transform.call_and_ladj(y)
+
+    def _value(self, z: Tensor) -> Tensor:
+        return self.transform._inverse(z)
+
+    def _inverse_value(self, y: Tensor) -> Tensor:
+        return self.transform._call(y)
 
     def __repr__(self) -> str:
         return f"{self.transform}.inv"
@@ -273,6 +264,16 @@ class Compose(Transform):
             y, more = transform.inverse_and_ladj(y)
             ladj = ladj + more
         return y, ladj
+
+    def _value(self, z: Tensor) -> Tensor:
+        for transform in self.transforms:
+            z = transform._call(z)
+        return z
+
+    def _inverse_value(self, y: Tensor) -> Tensor:
+        for transform in reversed(self.transforms):
+            y = transform._inverse(y)
+        return y
 
     def __repr__(self) -> str:
         return f"Compose({list(self.transforms)})"

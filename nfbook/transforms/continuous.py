@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -20,7 +21,8 @@ class VectorField:
     .. math:: \frac{\mathrm{d} \mathbf{z}}{\mathrm{d} t} = \mathbf{v}(\mathbf{z}, t)
 
     A field defines ``__call__``. It may also define `with_divergence`, where it knows a cheaper
-    way than autograd's, and `parameters`, which only the adjoint method asks for.
+    way than autograd's; `features`, if it is for vectors of one size only; and `parameters`, which
+    only the adjoint method asks for.
 
     If v is continuous in t and Lipschitz in z, with one constant for all z, the equation has
     exactly one solution through every point, for all times. So the map from start to end is a
@@ -62,6 +64,11 @@ class VectorField:
         directions = directions.expand(*z.shape[:-1], *directions.shape[-2:])
         rows = torch.func.vmap(lambda e: pullback(e)[0], in_dims=-2, out_dims=-2)(directions)
         return velocity, (rows * directions).sum((-2, -1))
+
+    @property
+    def features(self) -> int | None:
+        """The size D of the vectors that it moves; None if it moves those of any size."""
+        return None
 
     @property
     def parameters(self) -> tuple[Tensor, ...]:
@@ -172,13 +179,18 @@ class Continuous(Transform):
         self.steps, self.adjoint = steps, adjoint
         self.probe = probe
 
-    def call_and_ladj(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Follow the field from start to end."""
-        return self.solve(z)[:2]
+    @property
+    def features(self) -> int | None:
+        """That of the field."""
+        return self.field.features
 
-    def inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
+    def _call_and_ladj(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Follow the field from start to end."""
+        return self._path(z, reverse=False)[:2]
+
+    def _inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Follow the field from end to start."""
-        return self.solve(y, reverse=True)[:2]
+        return self._path(y, reverse=True)[:2]
 
     def solve(self, z: Tensor, *, reverse: bool = False) -> Solution:
         """Return the same, with the number of evaluations that it took.
@@ -186,7 +198,14 @@ class Continuous(Transform):
         Arguments:
             z: The points, `(*, D)`.
             reverse: Whether to go from end to start.
+
+        Raises:
+            TypeError: The points are not a dense tensor of floating-point numbers.
+            ValueError: Their last dimension is not D.
         """
+        return self._at_points("z", z, partial(self._path, reverse=reverse))
+
+    def _path(self, z: Tensor, *, reverse: bool) -> Solution:
         count = 1
         if self.probe is None:
             directions = torch.eye(z.shape[-1], dtype=z.dtype, device=z.device)
@@ -206,10 +225,10 @@ class Continuous(Transform):
 
     # Where nobody asks for the log-determinant, it is not computed.
 
-    def _call(self, z: Tensor) -> Tensor:
+    def _value(self, z: Tensor) -> Tensor:
         return self._move(z, reverse=False)
 
-    def _inverse(self, y: Tensor) -> Tensor:
+    def _inverse_value(self, y: Tensor) -> Tensor:
         return self._move(y, reverse=True)
 
     def _move(self, z: Tensor, reverse: bool) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,16 +14,47 @@ from nfbook.networks import MLP, BoundNetwork, Snapshot
 from nfbook.transforms.base import Transform
 from nfbook.transforms.univariate import Univariate
 
-__all__ = ["Conditioner", "Coupling", "Partition"]
+__all__ = ["Conditioner", "Coupling", "Groups", "Partition"]
 
 # From the coordinates that stay, `(*, kept)`, and the context to parameters `(*, P * moved)`.
 Conditioner = Callable[[Tensor, Tensor | None], Tensor]
 
 
-class Partition(nn.Module):
+class Groups(NamedTuple):
     r"""The coordinates of a vector in two groups: those that stay and those that move.
 
-    It holds their indices, not the mask, as buffers, which follow a module to its device.
+    Attributes:
+        kept: The indices of those that stay.
+        moved: The indices of those that move.
+        places: For each coordinate its place among both, those that stay first, `(D,)`.
+
+    Example:
+        >>> groups = Partition(torch.tensor([True, False, True])).groups
+        >>> groups.join(*groups.split(torch.arange(3.0)))
+        tensor([0., 1., 2.])
+    """
+
+    kept: Tensor
+    moved: Tensor
+    places: Tensor
+
+    def split(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the coordinates that stay and those that move, of z `(*, D)`."""
+        if z.shape[-1:] != self.places.shape:
+            raise ValueError(f"z must have shape (*, {len(self.places)}), got {tuple(z.shape)}")
+        return z.index_select(-1, self.kept), z.index_select(-1, self.moved)
+
+    def join(self, kept: Tensor, moved: Tensor) -> Tensor:
+        """Return the vector whose parts these are."""
+        kept = kept.expand(*moved.shape[:-1], -1)
+        return torch.cat([kept, moved], dim=-1).index_select(-1, self.places)
+
+
+class Partition(nn.Module):
+    r"""The two groups of coordinates as a module, made of a mask.
+
+    It holds their indices, not the mask, as buffers, which follow a module to its device. A
+    transform holds the `groups` that there are when it is made.
 
     Arguments:
         mask: True where a coordinate stays, `(D,)`. All may move, but not all may stay.
@@ -32,7 +64,8 @@ class Partition(nn.Module):
         ValueError: It is not a vector, is empty, or no coordinate moves.
 
     Example:
-        >>> kept, moved = Partition(torch.tensor([True, False, True])).split(torch.arange(3.0))
+        >>> partition = Partition(torch.tensor([True, False, True]))
+        >>> kept, moved = partition.groups.split(torch.arange(3.0))
         >>> kept, moved
         (tensor([0., 2.]), tensor([1.]))
     """
@@ -55,16 +88,10 @@ class Partition(nn.Module):
         self.register_buffer("moved", moved)
         self.register_buffer("places", torch.cat([kept, moved]).argsort())
 
-    def split(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the coordinates that stay and those that move, of z `(*, D)`."""
-        if z.shape[-1:] != self.places.shape:
-            raise ValueError(f"z must have shape (*, {len(self.places)}), got {tuple(z.shape)}")
-        return z.index_select(-1, self.kept), z.index_select(-1, self.moved)
-
-    def join(self, kept: Tensor, moved: Tensor) -> Tensor:
-        """Return the vector whose parts these are."""
-        kept = kept.expand(*moved.shape[:-1], -1)
-        return torch.cat([kept, moved], dim=-1).index_select(-1, self.places)
+    @property
+    def groups(self) -> Groups:
+        """The two groups."""
+        return Groups(self.kept, self.moved, self.places)
 
 
 class Coupling(Transform):
@@ -84,7 +111,7 @@ class Coupling(Transform):
     parameters that it has now, see `MLP.bind`.
 
     Arguments:
-        mask: True where a coordinate stays, `(D,)`; or a `Partition`.
+        mask: True where a coordinate stays, `(D,)`; or a `Partition`, or its groups.
         conditioner: A function or module from the coordinates that stay, `(*, |A|)`, and the
             context to the parameters of the others, `(*, P |B|)`: the first parameter of all of
             them, then the second, and so on. Or what `MLP.bind` returned, which has its context.
@@ -110,7 +137,7 @@ class Coupling(Transform):
 
     def __init__(
         self,
-        mask: Tensor | Partition,
+        mask: Tensor | Partition | Groups,
         conditioner: Conditioner | BoundNetwork | Snapshot,
         univariate: Univariate,
         context: Tensor | None = None,
@@ -118,7 +145,9 @@ class Coupling(Transform):
         super().__init__()
         check_callable("conditioner", conditioner)
         check_callable("univariate", univariate)
-        self.partition = mask if isinstance(mask, Partition) else Partition(mask)
+        if not isinstance(mask, Groups):
+            mask = (mask if isinstance(mask, Partition) else Partition(mask)).groups
+        self.groups = mask
         self.univariate = univariate
         # A function of the coordinates that stay alone.
         self.conditioner: Callable[[Tensor], Tensor]
@@ -134,24 +163,24 @@ class Coupling(Transform):
     @property
     def features(self) -> int:
         """The size D of the mask."""
-        return len(self.partition.places)
+        return len(self.groups.places)
 
     def _call_and_ladj(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Transform the coordinates that move, given the others."""
-        kept, moved = self.partition.split(z)
+        kept, moved = self.groups.split(z)
         moved, ladj = self.given(kept).call_and_ladj(moved)
-        return self.partition.join(kept, moved), ladj
+        return self.groups.join(kept, moved), ladj
 
     def _inverse_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Transform them back, given the others."""
-        kept, moved = self.partition.split(y)
+        kept, moved = self.groups.split(y)
         moved, ladj = self.given(kept).inverse_and_ladj(moved)
-        return self.partition.join(kept, moved), ladj
+        return self.groups.join(kept, moved), ladj
 
     def given(self, kept: Tensor) -> Transform:
         """Return the transform of the coordinates that move."""
         raw = self.conditioner(kept)
-        count, size = len(self.partition.moved), self.univariate.size
+        count, size = len(self.groups.moved), self.univariate.size
         if raw.shape[-1:] != (size * count,):
             raise ValueError(
                 f"conditioner must return shape (*, {size * count}), got {tuple(raw.shape)}"

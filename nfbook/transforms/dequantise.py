@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nfbook._checks import check_count, check_real, check_type
+from nfbook._checks import check_count, check_generator, check_real, check_type
 from nfbook.transforms.bounded import Box
 
 __all__ = ["dequantise", "pixel_box", "quantise", "within_cell"]
@@ -52,6 +52,7 @@ def dequantise(
     """
     check_type("k", k, Tensor, "a torch.Tensor")
     check_count("levels", levels, minimum=2)
+    check_generator(generator)
     if k.is_floating_point() or k.is_complex() or k.dtype == torch.bool:
         raise TypeError(f"k must hold integers, got {k.dtype}")
     if k.numel() == 0:

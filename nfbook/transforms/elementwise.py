@@ -1,4 +1,4 @@
-"""Transforms of each coordinate by itself, and how their parameters come out of a network."""
+"""An affine transform of each coordinate by itself."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nfbook._checks import check_count, check_type
+from nfbook._checks import check_count, check_generator, check_type
 from nfbook.transforms.base import Transform
 
 __all__ = ["Permutation"]
@@ -63,14 +63,16 @@ class Permutation(Transform):
         return cls(torch.arange(features - 1, -1, -1))
 
     @classmethod
-    def random(cls, features: int, generator: torch.Generator | None = None) -> Permutation:
+    def random(cls, features: int, *, generator: torch.Generator | None = None) -> Permutation:
         """Return a permutation drawn uniformly.
 
         Example:
-            >>> Permutation.random(5, torch.Generator().manual_seed(0)).order.sort().values
+            >>> generator = torch.Generator().manual_seed(0)
+            >>> Permutation.random(5, generator=generator).order.sort().values
             tensor([0, 1, 2, 3, 4])
         """
         check_count("features", features)
+        check_generator(generator)
         # A generator draws on its own device only, and on "meta" there would be no numbers.
         device = "cpu" if generator is None else generator.device
         order = torch.randperm(features, generator=generator, device=device)

@@ -1,4 +1,4 @@
-"""Planar layers: one plainly, and a stack of them with little more than two matrix products."""
+"""The planar layer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Monotone rational-quadratic splines: plainly, and with a backward pass written by hand."""
+"""Monotone rational-quadratic splines."""
 
 from __future__ import annotations
 

@@ -510,7 +510,7 @@ def test_bad_input():
         MaskedAffineStack([MaskedMLP(3, 2, activation=nn.Tanh)])
     with pytest.raises(ValueError, match="network must have 2 outputs for each coordinate, got 3"):
         MaskedAffineStack([MaskedMLP(3, 3)])
-    with pytest.raises(ValueError, match=r"must all have as many layers, got \[2, 3\]"):
+    with pytest.raises(ValueError, match=r"must all have the same number of layers, got \[2, 3\]"):
         MaskedAffineStack([net, MaskedMLP(3, 2, (8,))])
-    with pytest.raises(TypeError, match=r"context must be a tensor \(\*, 2\), got None"):
+    with pytest.raises(TypeError, match=r"context must be a torch.Tensor \(\*, 2\), got None"):
         MaskedAffineStack([MaskedMLP(3, 2, context=2)])(torch.zeros(3))

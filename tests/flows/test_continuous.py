@@ -70,7 +70,8 @@ def off(value, expected):
 def tanh_field(features=3, hidden=(7, 6), context=None, scale=0.7, seed=0):
     size = 0 if context is None else context.shape[-1]
     network = MLP(features + 1, features, hidden, context=size, generator=seeded(seed)).double()
-    return TanhField.of(spread(network, scale, seed), context)
+    bound = spread(network, scale, seed).bind(context)
+    return TanhField(zip(bound.weights, [bound.start, *bound.biases], strict=True))
 
 
 # ---- known solutions ----------------------------------------------------------------------------

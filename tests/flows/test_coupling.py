@@ -161,7 +161,7 @@ def test_a_partition_follows_its_module():
     layer = nn.Module()
     layer.partition = Partition(mask_of(True, False, True))
     assert layer.to("meta").partition.kept.device.type == "meta"
-    split = Partition(mask_of(True, False, True)).split(torch.arange(3.0))
+    split = Partition(mask_of(True, False, True)).groups.split(torch.arange(3.0))
     assert [part.tolist() for part in split] == [[0.0, 2.0], [1.0]]
 
 
@@ -353,7 +353,7 @@ def test_a_stack_refuses_what_it_would_get_wrong():
         make([], [], bound=3.0)
     with pytest.raises(ValueError, match="networks must be one for each of the partitions, got 2"):
         make([first], networks, bound=3.0)
-    with pytest.raises(ValueError, match=r"networks must all have as many layers, got \[2, 4\]"):
+    with pytest.raises(ValueError, match=r"must all have the same number of layers, got \[2, 4\]"):
         make([first, second], [networks[0], MLP(1, 2, (8, 8))], bound=3.0)
     with pytest.raises(ValueError, match=r"bound must be positive, got 0\.0"):
         make([first, second], networks, bound=0.0)

@@ -220,6 +220,8 @@ def broken(flow, change):
         there, back = t.call_and_ladj, t.inverse_and_ladj
         t.call_and_ladj = lambda z: change(z, *there(z), 1)
         t.inverse_and_ladj = lambda y: change(y, *back(y), -1)
+        t._call = lambda z: t.call_and_ladj(z)[0]
+        t._inverse = lambda y: t.inverse_and_ladj(y)[0]
         return t
 
     flow.transform = transform

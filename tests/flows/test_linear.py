@@ -20,7 +20,7 @@ F64 = torch.float64
 
 
 def plu(weights, shift, seed=3):
-    return PLU(weights, shift, Permutation.random(weights.shape[-1], seeded(seed)))
+    return PLU(weights, shift, Permutation.random(weights.shape[-1], generator=seeded(seed)))
 
 
 def logs_on_the_diagonal(packed):
@@ -96,7 +96,7 @@ def test_every_gaussian_can_be_had(family):
         a = a * torch.geqrf(a).a.diagonal().sign()
         matrix = QR(logs_on_the_diagonal(torch.geqrf(a).a), rand(4)).matrix
     else:
-        p = Permutation.random(4, seeded(3))
+        p = Permutation.random(4, generator=seeded(3))
         # The Cholesky factor of the reversed covariance, reversed, is upper triangular.
         inner = p.inv(p.inv(covariance).mT)
         upper = torch.linalg.cholesky(inner.flip(0, 1)).flip(0, 1)
@@ -299,13 +299,13 @@ def test_a_reversal_is_its_own_inverse():
 
 def test_a_random_permutation_is_uniform_and_repeatable():
     generator = seeded()
-    orders = [tuple(Permutation.random(3, generator).order.tolist()) for _ in range(1200)]
+    orders = [tuple(Permutation.random(3, generator=generator).order.tolist()) for _ in range(1200)]
     counts = torch.tensor([orders.count(order) for order in set(orders)], dtype=F64)
     assert len(counts) == 6
     # Chi-squared with 5 degrees of freedom is above 25.7 once in ten thousand times.
     assert ((counts - 200) ** 2 / 200).sum() < 25.7
-    again = Permutation.random(9, seeded(4)).order
-    assert torch.equal(Permutation.random(9, seeded(4)).order, again)
+    again = Permutation.random(9, generator=seeded(4)).order
+    assert torch.equal(Permutation.random(9, generator=seeded(4)).order, again)
 
 
 def test_an_int32_order_will_do():

@@ -290,7 +290,7 @@ def test_bad_input():
     for order in ([0, 1], [0, 1, 1], [1, 2, 3]):
         with pytest.raises(ValueError, match=r"order must hold each of 0, ..., 2 once, got \["):
             MaskedMLP(3, 2, order=order)
-    with pytest.raises(TypeError, match=r"context must be a tensor \(\*, 3\), got None"):
+    with pytest.raises(TypeError, match=r"context must be a torch.Tensor \(\*, 3\), got None"):
         MaskedMLP(2, 2, context=3)(torch.zeros(2))
     with pytest.raises(TypeError, match="context must be None for what was made without one"):
         MaskedMLP(2, 2)(torch.zeros(2), torch.zeros(3))

@@ -3,18 +3,31 @@
 import gc
 import io
 import pickle
+import threading
 import weakref
+from dataclasses import replace
 
 import pytest
 import torch
-from draws import rand, seeded
-from families import CASES, make
+from draws import number, rand, seeded
+from families import CASES, make, spread
 from torch import nn
 from torch.func import functional_call
 from torch.nn.utils import parametrize, prune
 
-from nfbook.flows import FAMILIES, IAF, MAF, NICE, NeuralSplineCoupling, RealNVP
-from nfbook.networks import MLP, MaskedMLP
+from nfbook.flows import (
+    CNF,
+    FAMILIES,
+    IAF,
+    MAF,
+    NICE,
+    HamiltonianFlow,
+    NeuralSplineCoupling,
+    RealNVP,
+    TanhField,
+    Transformed,
+)
+from nfbook.networks import MLP, MaskedMLP, Snapshot
 from nfbook.transforms import (
     PLU,
     QR,
@@ -145,6 +158,118 @@ def test_batched_gradients(case):
 # ---- what a transform is made of ----------------------------------------------------------------
 
 
+@each
+def test_a_gradient_after_an_optimisers_step_is_that_before_it(case):
+    """Also by the context, as where an encoder makes it."""
+    flow, gradients = make(case, 2, 2, scale=0.3), []
+    x, optimiser = rand(4, 2), torch.optim.SGD(flow.parameters(), lr=0.1)
+    for parameter in flow.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    context = rand(4, 2).requires_grad_()
+    parameters = list(flow.parameters())
+    for step in (False, True):
+        q = flow(context)
+        if step:
+            optimiser.step()
+        gradients.append(torch.autograd.grad(q.log_prob(x).sum(), [context, *parameters]))
+    for a, b in zip(*gradients, strict=True):
+        near(a, b)
+
+
+@each
+def test_loading_leaves_a_distribution_as_it_was(case):
+    options = {"order": "random"} if case.name in ("maf", "iaf", "spline-autoregressive") else {}
+    if case.name in ("nice", "realnvp", "spline-coupling"):
+        options = {"mask": "halves"}
+    case = replace(case, options=(*case.options, *options.items()))
+    flow, other = (make(case, 3, scale=0.3, seed=seed) for seed in (0, 1))
+    changed = {
+        name: value.flip(0) if value.dim() == 1 and not value.is_floating_point() else value
+        for name, value in other.state_dict().items()
+    }
+    z, q = rand(4, 3), flow()
+    with torch.no_grad():
+        before = q.transform(z), q.log_prob(z)
+        flow.load_state_dict(changed)
+        near((q.transform(z), q.log_prob(z)), before, 0)
+        assert not torch.allclose(flow().transform(z), before[0])
+
+
+def test_loading_leaves_what_is_fixed_and_what_is_called_as_it_was():
+    for make_one in (
+        lambda shift: Transformed(RealNVP(2), Affine(torch.full((2,), shift))),
+        lambda shift: HamiltonianFlow(Shifted(shift), 1),
+    ):
+        flow, other = make_one(1.0), make_one(2.0)
+        z, q = torch.ones(2), flow()
+        before = q.transform(z)
+        flow.load_state_dict(other.state_dict())
+        assert torch.equal(q.transform(z), before)
+        assert not torch.equal(flow().transform(z), before)
+
+
+class Shifted(nn.Module):
+    """A Gaussian whose mean is a buffer."""
+
+    def __init__(self, mean):
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean))
+
+    def forward(self, z):
+        return -0.5 * (z - self.mean).square().sum(-1)
+
+
+def test_a_batch_norm_goes_on_counting_where_it_is():
+    def conditioner(inputs, outputs, context):
+        return Last(nn.Sequential(nn.Linear(inputs, outputs), nn.BatchNorm1d(outputs)))
+
+    flow = NICE(2, length=1, conditioner=conditioner)
+    flow().log_prob(torch.randn(5, 2, generator=seeded()))
+    assert flow.conditioners[0].network[1].num_batches_tracked == 1
+
+
+class Last(nn.Module):
+    """A conditioner that takes no context."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, kept, context):
+        return self.network(kept)
+
+
+class Waiting(nn.Module):
+    """A layer that waits within its call until it is told to go on."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(()))
+        self.entered, self.go_on = threading.Event(), threading.Event()
+
+    def forward(self, x):
+        self.entered.set()
+        self.go_on.wait(5)
+        return x + self.weight
+
+
+def test_what_a_snapshot_lends_is_seen_in_no_other_thread():
+    module = Waiting()
+    snapshot = Snapshot(module)
+    found = []
+    one = threading.Thread(target=lambda: snapshot(torch.zeros(1)))
+    two = threading.Thread(target=lambda: found.append(Snapshot(module)))
+    one.start()
+    assert module.entered.wait(5)
+    two.start()
+    two.join(0.05)
+    module.go_on.set()
+    one.join(5)
+    two.join(5)
+    (gradient,) = torch.autograd.grad(found[0].tensors["weight"], module.weight)
+    assert gradient == 1
+
+
 class Own(nn.Module):
     """A conditioner of one's own."""
 
@@ -240,6 +365,79 @@ def test_what_was_done_to_a_layer_is_honoured(case, change):
         near(t.inv(x), expected.inv(x))
 
 
+@pytest.mark.parametrize(
+    "change", ["hook", "global hook", "activation's hook", "pruning", "adapter", "activation"]
+)
+def test_what_was_done_to_a_layer_of_a_continuous_flow_is_honoured(change):
+    flow, twin = (CNF(2, 2, steps=4, generator=seeded()).double() for _ in range(2))
+    for each in (flow, twin):
+        spread(each, 0.3)
+    x, context, calls = rand(4, 2), rand(4, 2), []
+    layers, others = (each.networks[0].layers for each in (flow, twin))
+    handle = None
+    with torch.no_grad():
+        if change == "hook":
+            layers[1].register_forward_hook(lambda module, args, output: output + 1)
+            others[1].bias += 1
+        elif change == "global hook":
+            handle = nn.modules.module.register_module_forward_hook(lambda *_: calls.append(1))
+        elif change == "activation's hook":
+            layers[0].register_forward_hook(lambda *_: calls.append(1))
+        elif change == "pruning":
+            prune.l1_unstructured(layers[1], "weight", amount=0.5)
+            others[1].weight.copy_(layers[1].weight)
+            layers[1].weight_orig *= 2
+            others[1].weight *= 2
+        elif change == "adapter":
+            layers[1] = Adapter(layers[1])
+            others[1].bias += 1
+        else:
+            layers[0] = nn.Identity()
+            network = twin.networks[0]
+            by_hand = nn.Linear(5, 64).double()
+            by_hand.weight.copy_(
+                torch.cat([network.first.weight, network.first.context_weight], -1)
+            )
+            by_hand.bias.copy_(network.first.bias)
+            t = number(0.3)
+            given = torch.cat([x, t.expand(4, 1), context], -1)
+            for layer in (by_hand, others[1], others[2], others[3]):
+                given = layer(given)
+            near(flow.velocity(t.expand(4), x, context), given)
+            return
+    try:
+        q, expected = flow(context), twin(context)
+        value, wanted = q.log_prob(x), expected.log_prob(x)
+        near(value, wanted)
+        near(q.sample(generator=seeded()), expected.sample(generator=seeded()))
+        assert calls or change not in ("global hook", "activation's hook")
+    finally:
+        if handle:
+            handle.remove()
+
+
+def test_the_adjoint_method_reaches_a_network_that_must_be_called():
+    flows = [CNF(2, 2, adjoint=adjoint, generator=seeded()).double() for adjoint in (True, False)]
+    x, gradients = rand(4, 2), []
+    for flow in flows:
+        spread(flow, 0.3)
+        flow.networks[0].layers[1].register_forward_hook(lambda module, args, output: output + 1)
+        context = rand(4, 2).requires_grad_()
+        inputs = [context, *flow.parameters()]
+        gradients.append(torch.autograd.grad(flow(context).log_prob(x).sum(), inputs))
+    for a, b in zip(*gradients, strict=True):
+        near(a, b, 1e-4)
+
+
+def test_a_hook_on_a_masked_networks_activation_sees_whole_layers():
+    flow, shapes = MAF(3, generator=seeded()), []
+    flow.networks[0].activation.register_forward_hook(
+        lambda module, args, output: shapes.append(output.shape)
+    )
+    flow().sample((5,))
+    assert set(shapes) == {torch.Size([5, 64])}
+
+
 @pytest.mark.parametrize("family", [RealNVP, MAF, IAF])
 def test_global_hooks_and_backward_hooks_are_called(family):
     flow, x = family(3), torch.ones(2, 3)
@@ -261,9 +459,7 @@ def test_global_hooks_and_backward_hooks_are_called(family):
 
 @each
 def test_points_of_another_size_kind_or_layout(case):
-    if case.name == "cnf":
-        return
-    size = max(case.dims)
+    size = 5
     t = make(case, size).transform()
     for name, function in (("z", t.call_and_ladj), ("y", t.inverse_and_ladj), ("z", t)):
         with pytest.raises(ValueError, match=rf"{name} must have shape \(\*, 5\), got \(5, 4\)"):
@@ -383,6 +579,26 @@ def test_an_inverse_is_kept_weakly():
     torch.save(inverse.inv, buffer)
 
 
+@each
+@pytest.mark.parametrize("context", [None, rand(3, 2)], ids=["free", "given a context"])
+def test_transforms_of_one_flow_are_equal(case, context):
+    flow = make(case, 2, 0 if context is None else 2, scale=0.3)
+    one, two = (flow(context).transform for _ in range(2))
+    assert one == two
+    assert hash(one) == hash(two)
+    assert one.inv == two.inv
+    with torch.no_grad():
+        next(flow.parameters()).add_(0.1)
+    assert one != flow(context).transform
+
+
+def test_transforms_of_networks_that_must_be_called_are_equal():
+    for flow in (RealNVP(2), MAF(2), CNF(2), HamiltonianFlow(Shifted(1.0), 1)):
+        for layer in [each for each in flow.modules() if isinstance(each, nn.Linear)]:
+            layer.register_forward_hook(lambda module, args, output: output)
+        assert flow().transform == flow().transform
+
+
 def test_equality_is_that_of_torchs_transforms():
     """The same class and equal parameters."""
     one, two = torch.ones(2), torch.full((2,), 2.0)
@@ -407,24 +623,59 @@ def test_equality_is_that_of_torchs_transforms():
 @each
 def test_autocast(case):
     """Forward within it, backward outside or inside: values and gradients are those without."""
-    if case.name == "cnf":
-        return
-    flow = make(case, 4 if 5 in case.dims else 2, context=2, scale=0.3, dtype=torch.float32)
+    flow = make(case, 4 if 5 in case.dims else 2, context=2, scale=0.3).float()
     x, context = rand(6, flow.features).float(), rand(6, 2).float()
     parameters = list(flow.parameters())
-    expected = flow(context).log_prob(x)
+
+    def values():
+        q = flow(context)
+        draws, log_prob = q.rsample_and_log_prob(generator=seeded())
+        return torch.stack([q.log_prob(x), draws.square().sum(-1) + log_prob])
+
+    expected = values()
     slopes = torch.autograd.grad(expected.sum(), parameters)
     for inside in (False, True):
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            value = flow(context).log_prob(x)
-            draws, log_prob = flow(context).rsample_and_log_prob()
+            value = values()
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=inside):
             gradients = torch.autograd.grad(value.sum(), parameters)
-        assert {value.dtype, draws.dtype, log_prob.dtype} == {torch.float32}
-        near(value, expected, 1e-2)
+        assert value.dtype == torch.float32
+        near(value, expected, 1e-4)
+        # Within it torch rounds the products of its own backward passes.
+        tolerance = 5e-2 if inside else 1e-3
         for a, b in zip(gradients, slopes, strict=True):
             assert a.dtype == torch.float32
-            assert (a - b).norm() <= 2e-2 * (1 + b.norm())
+            assert (a - b).norm() <= tolerance * (1 + b.norm())
+
+
+@pytest.mark.parametrize("family", ["planar", "realnvp", "iaf"])
+def test_backward_passes_by_hand_are_exact_within_autocast(family):
+    flow = make(next(c for c in CASES if c.name == family), 3, scale=0.3).float()
+    z, parameters = rand(6, 3).float(), list(flow.parameters())
+
+    def gradients():
+        y, ladj = flow().transform.call_and_ladj(z)
+        return torch.autograd.grad(y.square().sum() + ladj.sum(), parameters)
+
+    expected = gradients()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        within = gradients()
+    for a, b in zip(within, expected, strict=True):
+        near(a, b, 1e-6)
+
+
+def test_values_alone_take_no_log_determinant(monkeypatch):
+    flow = CNF(3, generator=seeded())
+    z, t = rand(5, 3).float(), Compose([flow.transform(), Permutation.reversal(3)])
+    expected = t(z), t.inv(z)
+
+    def refuse(*_):
+        raise AssertionError("nobody asked for it")
+
+    monkeypatch.setattr(TanhField, "with_divergence", refuse)
+    near((t(z), t.inv(z)), expected)
+    near((t.inv(z), t.inv.inv(z)), expected[::-1])
+    assert flow().sample((2,)).shape == (2, 3)
 
 
 FAST = ["planar", "realnvp", "maf", "spline-coupling"]

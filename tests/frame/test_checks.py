@@ -96,7 +96,7 @@ HUGE = 10**400
         (
             lambda: scalar("a", 1e-50),
             ValueError,
-            "a must not vanish in torch.float32, got 1e-50",
+            "a must not round to zero in torch.float32, got 1e-50",
         ),
         (lambda: scalar("a", torch.zeros(1)), ValueError, r"a must have shape \(\), got \(1,\)"),
         (lambda: check_real("a", "1"), TypeError, "a must be a number, got str"),

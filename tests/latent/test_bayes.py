@@ -311,7 +311,7 @@ NAN = number([1.0, math.nan])
         (lambda: LinearRegression(torch.ones(2), -1.0), ValueError, "noise_variance must be"),
         (lambda: LinearRegression(number([1.0]), torch.tensor(1.0)), TypeError, "same dtype"),
         (lambda: BetaBernoulli(number(1e308), number(1.0)), ValueError, r"a and b .* B\(a, b\)"),
-        (lambda: GaussianMean(0.0, 1e-50, 1.0), ValueError, "prior_variance must not vanish"),
+        (lambda: GaussianMean(0.0, 1e-50, 1.0), ValueError, "prior_variance must not round"),
     ],
 )
 def test_bad_models_are_refused(make, error, words):

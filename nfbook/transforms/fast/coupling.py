@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nfbook._checks import check_type
+from nfbook._precision import precise_backward
 from nfbook.networks import MLP, BoundNetwork
 from nfbook.transforms.base import Compose, Transform
 from nfbook.transforms.coupling import Coupling, Partition
@@ -26,12 +27,12 @@ class AffineCouplingStack(Transform):
     be taken apart and put together only once, and the networks' layers and the scalings follow each
     other without anything between. The backward pass is written by hand. Second derivatives are
     autograd's, of the same operations. Where such code cannot be followed, by ``torch.compile`` or
-    in forward mode, `layers` takes over, which is the same map. So it does where a network has to
-    be called as it is, since someone hooks into its layers or has replaced one, see `MLP.bind`.
+    in forward mode, `layers` takes over, which is the same map. So it does where a network must
+    be called as a module, since someone hooks into its layers or has replaced one, see `MLP.bind`.
 
     Arguments:
-        partitions: One for each layer: the two groups, exchanged in every second layer. Whether
-            they are is not looked at, since that would wait for a device.
+        partitions: One for each layer: the two groups, exchanged in every second layer. This
+            is not checked, since a check would synchronise with the device.
         networks: One perceptron with ReLU for each layer, see `Coupling` for its outputs. They have
             equally many hidden layers.
         context: The networks' second argument, `(*, C)`; None for none.
@@ -60,9 +61,10 @@ class AffineCouplingStack(Transform):
         bound: float,
     ) -> None:
         super().__init__()
-        self.partitions, self.univariate = tuple(partitions), ScaleAndShift(bound)
-        if not networks or len(networks) != len(self.partitions):
-            got = f"{len(networks)} for {len(self.partitions)}"
+        self.univariate = ScaleAndShift(bound)
+        self.groups = tuple(partition.groups for partition in partitions)
+        if not networks or len(networks) != len(self.groups):
+            got = f"{len(networks)} for {len(self.groups)}"
             raise ValueError(f"networks must be one for each of the partitions, got {got}")
         for network in networks:
             check_type("every network", network, MLP, "an MLP")
@@ -70,21 +72,22 @@ class AffineCouplingStack(Transform):
                 check_type("every network's activation", activation, nn.ReLU, "a torch.nn.ReLU")
         depths = {len(network.layers) for network in networks}
         if len(depths) > 1:
-            raise ValueError(f"networks must all have as many layers, got {sorted(depths)}")
+            came = sorted(depths)
+            raise ValueError(f"networks must all have the same number of layers, got {came}")
         self.networks = tuple(network.bind(context) for network in networks)
 
     @property
     def features(self) -> int:
         """The size D of the partitions."""
-        return len(self.partitions[0].places)
+        return len(self.groups[0].places)
 
     @property
     def layers(self) -> Compose:
         """The same layers, one after the other."""
         return Compose(
             [
-                Coupling(partition, network, self.univariate)
-                for partition, network in zip(self.partitions, self.networks, strict=True)
+                Coupling(groups, network, self.univariate)
+                for groups, network in zip(self.groups, self.networks, strict=True)
             ]
         )
 
@@ -99,11 +102,11 @@ class AffineCouplingStack(Transform):
         return fast_or_plain(fast, lambda: self.layers.inverse_and_ladj(y))
 
     def _run(self, z: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
-        groups, batch = self.partitions[0], z.shape[:-1]
+        groups, batch = self.groups[0], z.shape[:-1]
         parameters: list[Tensor] = []
         for network in self.networks:
             if not isinstance(network, BoundNetwork) or not network.has_only_relu:
-                raise NotImplementedError("a network has to be called as it is")
+                raise NotImplementedError("a network must be called as a module")
             start = network.start
             if start.dim() > 1:
                 batch = torch.Size(torch.broadcast_shapes(z.shape[:-1], start.shape[:-1]))
@@ -118,9 +121,7 @@ class AffineCouplingStack(Transform):
             inverse,
             self.univariate.bound,
             size,
-            groups.kept,
-            groups.moved,
-            groups.places,
+            *groups,
             points,
             *parameters,
         )
@@ -182,6 +183,7 @@ class _AffineCoupling(torch.autograd.Function):
         ctx.set_materialize_grads(False)
 
     @staticmethod
+    @precise_backward
     def backward(
         ctx: Any, grad_y: Tensor | None, grad_ladj: Tensor | None, *_: Any
     ) -> tuple[Any, ...]:

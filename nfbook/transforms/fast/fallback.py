@@ -10,6 +10,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from nfbook._torch import is_batched_tensor
+
 __all__ = ["fast_or_plain", "is_batched", "plain_forms"]
 
 Result = TypeVar("Result")
@@ -82,6 +84,4 @@ def is_batched(*tensors: Tensor) -> bool:
     """
     if torch.compiler.is_compiling():
         return False
-    torchs = torch._C._functorch
-    # Gradients of torch.autograd are batched in a way of their own, older than torch.func's.
-    return any(torchs.is_batchedtensor(t) or torchs.is_legacy_batchedtensor(t) for t in tensors)
+    return any(map(is_batched_tensor, tensors))

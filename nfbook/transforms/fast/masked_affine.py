@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nfbook._checks import check_type
+from nfbook._precision import precise_backward
 from nfbook.networks import BoundMaskedMLP, MaskedMLP
 from nfbook.transforms.autoregressive import Autoregressive, rows_in_order
 from nfbook.transforms.base import Compose, Transform
@@ -36,7 +37,7 @@ class MaskedAffineStack(Transform):
 
     Second derivatives are autograd's, of the same operations. Where such code cannot be followed,
     `layers` takes over: for ``torch.compile``, in forward mode, and for derivatives of the inverse.
-    So it does where a network has to be called as it is, since someone hooks into its layers or
+    So it does where a network must be called as a module, since someone hooks into its layers or
     has replaced one, see `MLP.bind`.
 
     Arguments:
@@ -72,7 +73,8 @@ class MaskedAffineStack(Transform):
                 )
         depths = {len(network.sizes) for network in networks}
         if len(depths) > 1:
-            raise ValueError(f"networks must all have as many layers, got {sorted(depths)}")
+            came = sorted(depths)
+            raise ValueError(f"networks must all have the same number of layers, got {came}")
         sizes = {network.features for network in networks}
         if len(sizes) > 1:
             raise ValueError(f"networks must all have the same features, got {sorted(sizes)}")
@@ -104,7 +106,7 @@ class MaskedAffineStack(Transform):
     def _bound(self) -> list[BoundMaskedMLP]:
         for network in self.networks:
             if not isinstance(network, BoundMaskedMLP) or not network.network.has_only_relu:
-                raise NotImplementedError("a network has to be called as it is")
+                raise NotImplementedError("a network must be called as a module")
         return cast("list[BoundMaskedMLP]", list(self.networks))
 
     def _call_by_hand(self, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -159,6 +161,7 @@ class _MaskedAffine(torch.autograd.Function):
         ctx.set_materialize_grads(False)
 
     @staticmethod
+    @precise_backward
     def backward(
         ctx: Any, grad_y: Tensor | None, grad_ladj: Tensor | None, *_: Any
     ) -> tuple[Any, ...]:

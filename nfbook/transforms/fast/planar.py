@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nfbook._precision import precise_backward
 from nfbook.transforms._parameters import check_parameters
 from nfbook.transforms._tanh_layers import divisor, excess, mean_slope, sech2, slope_at_zero
 from nfbook.transforms.base import Compose, Transform
@@ -157,6 +158,7 @@ class _Planar(torch.autograd.Function):
         return (*sets, *by_layer), (0,) * len(output)
 
     @staticmethod
+    @precise_backward
     def backward(ctx: Any, grad_y: Tensor | None, grad_ladj: Tensor | None, *_: Any) -> Any:
         z, w, u, b, a, squared, s, c, *saved = ctx.saved_tensors
         grad_y = torch.zeros_like(z) if grad_y is None else grad_y

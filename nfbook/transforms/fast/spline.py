@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nfbook._precision import precise_backward
 from nfbook.transforms.fast.fallback import fast_or_plain, is_batched
 from nfbook.transforms.spline import SHARE, RationalQuadratic, solve_bin
 
@@ -146,6 +147,7 @@ class _Spline(torch.autograd.Function):
         return output, (0, 0, *[1] * (len(output) - 2))
 
     @staticmethod
+    @precise_backward
     def backward(
         ctx: Any, grad_y: Tensor | None, grad_ladj: Tensor | None, *_: Any
     ) -> tuple[Any, ...]:
