@@ -170,6 +170,9 @@ def test_bad_input(case):
         make_flow(2, length=0)
     with pytest.raises(ValueError, match="every one of hidden_features must be at least 1, got 0"):
         make_flow(2, context=1, hidden_features=(0,))
+    for features, size in ((1, 0), (2, 1)):
+        with pytest.raises(TypeError, match=r"generator must be a torch\.Generator, got int"):
+            make_flow(features, size, generator=0)
     free, bound = make(case), make(case, context=3)
     with pytest.raises(TypeError, match="context must be None"):
         free(rand(3))

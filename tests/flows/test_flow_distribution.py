@@ -6,7 +6,7 @@ import pytest
 import torch
 from draws import rand, seeded
 from families import spread
-from torch.distributions import MultivariateNormal, Normal, constraints
+from torch.distributions import Distribution, Independent, MultivariateNormal, Normal, constraints
 
 from nfbook.flows import (
     CNF,
@@ -313,3 +313,54 @@ def test_a_chain_in_a_chain_gets_the_context():
         chain.start_from([[1.0, 2.0]])
     with pytest.raises(ValueError, match=r"x must have shape \(n, 2\), got \(5, 3\)"):
         chain.start_from(rand(5, 3), rand(5, 3))
+
+
+class Steps(Distribution):
+    """Whole numbers, which have no gradient."""
+
+    arg_constraints = {}  # noqa: RUF012
+
+    def __init__(self):
+        super().__init__(event_shape=torch.Size([2]), validate_args=False)
+
+    @property
+    def mean(self):
+        return torch.zeros(2)
+
+    def sample(self, sample_shape=()):
+        return torch.randint(0, 9, (*sample_shape, 2)).float()
+
+
+def test_a_base_without_rsample_draws_without_gradients():
+    q = FlowDistribution(Steps(), Affine(torch.ones(2, requires_grad=True)))
+    assert not q.has_rsample
+    for generator in (None, seeded()):
+        y = q.sample((5,), generator=generator)
+        assert y.shape == (5, 2)
+        assert (y == y.round()).all()
+        for method in (q.rsample, q.rsample_and_log_prob):
+            with pytest.raises(NotImplementedError, match="base must have rsample to draw with gr"):
+                method((5,), generator=generator)
+
+
+def test_no_draws_from_a_base_that_takes_no_generator():
+    base = Independent(Normal(torch.zeros(2), torch.ones(2)), 1)
+    q = FlowDistribution(base, Affine(torch.ones(2)))
+    for shape in ((0,), (3, 0)):
+        assert q.sample(shape, generator=seeded()).shape == (*shape, 2)
+        assert q.rsample(shape, generator=seeded()).shape == (*shape, 2)
+
+
+def test_sparse_values_and_contexts_are_refused():
+    with pytest.raises(TypeError, match=r"value must be a dense tensor, got one .*sparse_coo"):
+        RealNVP(2)().log_prob(torch.ones(3, 2).to_sparse())
+    with pytest.raises(TypeError, match=r"context must be a dense tensor, got one .*sparse_coo"):
+        RealNVP(2, 3)(torch.ones(4, 3).to_sparse())
+
+
+def test_the_entropy_says_how_to_estimate_it():
+    q = RealNVP(2)()
+    with pytest.raises(NotImplementedError, match="no entropy in closed form; estimate it from dr"):
+        q.entropy()
+    estimate = -q.rsample_and_log_prob((10_000,), generator=seeded())[1].mean(0)
+    assert abs(estimate - q.base.entropy()) < 0.05

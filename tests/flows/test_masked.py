@@ -5,8 +5,10 @@ import torch
 from draws import rand, seeded
 from torch import nn
 
-from nfbook.networks import MaskedLinear, MaskedMLP
+from nfbook.flows import MAF
+from nfbook.networks import MLP, ConditionalParameters, MaskedLinear, MaskedMLP
 from nfbook.networks.masked import Steps, units_by_degree
+from nfbook.transforms import Permutation, dequantise
 
 F64 = torch.float64
 # Features, widths, context: wide, narrow, very narrow, uneven, none, a single coordinate.
@@ -294,3 +296,32 @@ def test_bad_input():
         MaskedMLP(2, 2, context=3)(torch.zeros(2))
     with pytest.raises(TypeError, match="context must be None for what was made without one"):
         MaskedMLP(2, 2)(torch.zeros(2), torch.zeros(3))
+
+
+@pytest.mark.parametrize(
+    "make_one",
+    [
+        lambda generator: MLP(2, 1, generator=generator),
+        lambda generator: MaskedMLP(2, 1, generator=generator),
+        lambda generator: ConditionalParameters({"b": torch.zeros(2)}, generator=generator),
+        lambda generator: MAF(2, order="random", generator=generator),
+        lambda generator: Permutation.random(2, generator=generator),
+        lambda generator: dequantise(torch.zeros(2, dtype=torch.int64), generator=generator),
+    ],
+)
+def test_a_generator_that_is_none_is_refused(make_one):
+    with pytest.raises(TypeError, match=r"generator must be a torch\.Generator, got int"):
+        make_one(0)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64], ids=str)
+def test_masks_have_the_default_dtype(dtype):
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        network = MaskedMLP(3, 2, (6,))
+        tensors = [*network.parameters(), *network.buffers()]
+        assert {each.dtype for each in tensors if each.is_floating_point()} == {dtype}
+        assert network(torch.zeros(4, 3)).dtype == dtype
+    finally:
+        torch.set_default_dtype(before)

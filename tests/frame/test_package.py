@@ -10,9 +10,11 @@ import sys
 from collections.abc import Iterator
 from functools import cache
 from graphlib import TopologicalSorter
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
+import torch
 
 import nfbook
 
@@ -227,3 +229,27 @@ def test_public_functions_have_a_doctested_example():
 
 def test_the_package_is_typed():
     assert (FOLDER / "py.typed").exists()
+
+
+# ---- names of torch that are private ------------------------------------------------------------
+
+
+def private_names_of_torch(path: Path) -> set[str]:
+    """Return the names within torch that a file takes and that start with an underscore."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Attribute):
+            names.add(ast.unparse(node))
+    return {name for name in names if name.startswith("torch.") and "._" in name}
+
+
+def test_private_names_of_torch_are_taken_in_one_place():
+    """And this version of torch has all of them."""
+    taken = {path.name: private_names_of_torch(path) for path in FOLDER.rglob("*.py")}
+    assert [name for name, names in taken.items() if names] == ["_torch.py"]
+    for name in taken["_torch.py"]:
+        attrgetter(name.removeprefix("torch."))(torch)
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    assert set(hooks) <= set(vars(torch.nn.Module()))

@@ -24,7 +24,7 @@ from torch.distributions import (
 )
 
 from nfbook.estimators import importance_log_prob, log_weights
-from nfbook.flows import IAF, MAF, PlanarFlow
+from nfbook.flows import IAF, MAF, PlanarFlow, RealNVP
 from nfbook.latent import PPCA
 from nfbook.objectives import elbo, forward_kl, importance_weighted_bound, reverse_kl
 from nfbook.sampling import draw, draw_and_log_prob, gaussian_noise
@@ -278,3 +278,11 @@ def test_noise_is_drawn_where_the_generator_is():
     expected = torch.randn(3, generator=here)
     assert torch.equal(generator.get_state(), here.get_state())
     assert torch.equal(gaussian_noise((3,), torch.empty(1), seeded()), expected)
+
+
+def test_independent_draws_what_it_holds():
+    q = Independent(RealNVP(2, 1)(torch.ones(3, 1)), 1)
+    y, _ = draw_and_log_prob(q, (4,), generator=seeded())
+    for reparametrised in (False, True):
+        again = draw(q, (4,), generator=seeded(), reparametrised=reparametrised)
+        assert torch.equal(again, y)
