@@ -66,7 +66,9 @@ def precise_backward(backward: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(backward)
     def precise(ctx: Any, *gradients: Tensor | None) -> Any:
-        with full_precision(next(each for each in gradients if each is not None)):
+        # Torch may call it without any gradient, and then there is nothing to round.
+        given = next((each for each in gradients if each is not None), None)
+        with nullcontext() if given is None else full_precision(given):
             return backward(ctx, *gradients)
 
     return precise
