@@ -64,7 +64,7 @@ def verify(
     *,
     inputs: Draw | None = None,
     trials: int = 200,
-    tol: float = 1e-10,
+    tolerance: float = 1e-10,
     scale: float | None = None,
     over: str | None = None,
     wrong: Mapping[str, Side] | None = None,
@@ -82,14 +82,14 @@ def verify(
         rhs: The right side, of the same kind, shape and dtype.
         inputs: Draws one tuple of arguments for both sides from a generator.
         trials: How many times ``inputs`` is drawn.
-        tol: The largest error that counts as rounding.
+        tolerance: The largest error that counts as rounding.
         scale: The size of a difference of 1; by default the larger of both sides.
         over: What was tried, as shown in the line.
         wrong: Mistaken right sides by name. Each must fail, and the line says so.
         generator: The source of randomness; by default one with seed 0.
 
     Raises:
-        EquationError: The sides differ by more than ``tol``, or a mistaken side does not.
+        EquationError: The sides differ by more than ``tolerance``, or a mistaken side does not.
         TypeError: A side or ``inputs`` is not of the kind described above.
         ValueError: The check is vacuous: a side compared with itself, inputs that never vary,
             a tolerance above 0.01, or a scale that makes it as loose as that.
@@ -107,20 +107,20 @@ def verify(
         ... )
         ✓ eq-double-angle holds to 1e-10: 200 random angles; without the 2 it fails
     """
-    _check_request(label, tol)
+    _check_request(label, tolerance)
     cases = _cases(inputs, trials, generator)
     if lhs is rhs:
         raise ValueError(f"{label}: lhs and rhs are the same object, so the check cannot fail")
     left = _evaluate(label, "lhs", lhs, cases)
     right = _evaluate(label, "rhs", rhs, cases)
     if scale is not None:
-        _check_scale(label, scale, tol, right)
-    _raise_if_worse(label, _errors(label, left, right, scale), tol, left, right, cases)
+        _check_scale(label, scale, tolerance, right)
+    _raise_if_worse(label, _errors(label, left, right, scale), tolerance, left, right, cases)
     for mistake, side in _mistakes(wrong):
         mistaken = _errors(label, left, _evaluate(label, mistake, side, cases), scale)
-        if not bool((mistaken > tol).any()):
-            raise EquationError(f"{label}: {mistake} it should fail, but it holds to {tol:g}")
-    _show(label, f"holds to {tol:g}: {_count(cases, left, over)}{_failures(wrong)}")
+        if not bool((mistaken > tolerance).any()):
+            raise EquationError(f"{label}: {mistake} it should fail, but it holds to {tolerance:g}")
+    _show(label, f"holds to {tolerance:g}: {_count(cases, left, over)}{_failures(wrong)}")
 
 
 def verify_bound(
@@ -130,7 +130,7 @@ def verify_bound(
     *,
     inputs: Draw | None = None,
     trials: int = 200,
-    tol: float = 1e-10,
+    tolerance: float = 1e-10,
     strict: bool = True,
     over: str | None = None,
     wrong: Mapping[str, Side] | None = None,
@@ -138,8 +138,8 @@ def verify_bound(
 ) -> None:
     r"""Check that ``lower`` is never above ``upper``.
 
-    A rounding error of ``tol``, relative to the larger side, is allowed. With ``strict`` the gap
-    must also be wider than that somewhere: otherwise the statement is an equation, and `verify`
+    A rounding error of ``tolerance``, relative to the larger side, is allowed. With ``strict`` the
+    gap must also be wider than that somewhere: otherwise the statement is an equation, and `verify`
     is its check.
 
     Arguments:
@@ -148,7 +148,7 @@ def verify_bound(
         upper: The other side.
         inputs: As in `verify`.
         trials: As in `verify`.
-        tol: The rounding error allowed, relative to the larger side.
+        tolerance: The rounding error allowed, relative to the larger side.
         strict: Whether a gap must be seen.
         over: As in `verify`.
         wrong: Mistaken upper sides by name. Each must fall below ``lower`` somewhere.
@@ -169,7 +169,7 @@ def verify_bound(
         ... )
         ✓ eq-jensen holds as a bound: 200 random inputs
     """
-    _check_request(label, tol)
+    _check_request(label, tolerance)
     cases = _cases(inputs, trials, generator)
     if lower is upper:
         raise ValueError(f"{label}: lower and upper are the same object, so the check cannot fail")
@@ -180,13 +180,13 @@ def verify_bound(
         size = _errors(label, low, top, None)
         return torch.where(low <= top, -size, size)
 
-    _raise_if_worse(label, excess(high), tol, low, high, cases, names=("lower", "upper"))
-    if strict and not bool((excess(high) < -tol).any()):
+    _raise_if_worse(label, excess(high), tolerance, low, high, cases, names=("lower", "upper"))
+    if strict and not bool((excess(high) < -tolerance).any()):
         raise EquationError(
             f"{label}: both sides are equal in every case, so verify() is the check"
         )
     for mistake, side in _mistakes(wrong):
-        if not bool((excess(_evaluate(label, mistake, side, cases)) > tol).any()):
+        if not bool((excess(_evaluate(label, mistake, side, cases)) > tolerance).any()):
             raise EquationError(f"{label}: {mistake} it should fail, but it holds as a bound")
     _show(label, f"holds as a bound: {_count(cases, low, over)}{_failures(wrong)}")
 
@@ -197,17 +197,17 @@ def verify_limit(
     limit: Tensor,
     *,
     along: Sequence[float],
-    tol: float,
+    tolerance: float,
     rate: float | None = None,
 ) -> None:
     r"""Check that ``value(n)`` approaches ``limit`` along an increasing sequence of n.
 
-    The largest error must shrink at every step and end at or below ``tol``. With ``rate`` it must
-    shrink like :math:`n^{-\text{rate}}`: the slope between the first and the last point, on
+    The largest error must shrink at every step and end at or below ``tolerance``. With ``rate`` it
+    must shrink like :math:`n^{-\text{rate}}`: the slope between the first and the last point, on
     logarithmic axes, may miss by a tenth of the rate.
 
     Raises:
-        EquationError: The error grows, ends above ``tol``, or shrinks at another rate.
+        EquationError: The error grows, ends above ``tolerance``, or shrinks at another rate.
         TypeError: ``value`` does not return a tensor, or ``along`` does not hold numbers.
         ValueError: Fewer than three points, or points that are not positive and increasing.
 
@@ -217,20 +217,22 @@ def verify_limit(
         ...     lambda n: torch.tensor((1 + 1 / n) ** n, dtype=torch.float64),
         ...     torch.tensor(math.e, dtype=torch.float64),
         ...     along=(1e2, 1e3, 1e4),
-        ...     tol=2e-4,
+        ...     tolerance=2e-4,
         ...     rate=1,
         ... )
         ✓ eq-euler converges to within 0.0002 at 10000, like n^-1
     """
-    _check_request(label, tol)
+    _check_request(label, tolerance)
     _check_along(along)
     errors = [float(_distance(label, value(n), limit).max()) for n in along]
     shown = ", ".join(f"{n:g}: {e:.3g}" for n, e in zip(along, errors, strict=True))
     if not all(a > b for a, b in pairwise(errors)):
         raise EquationError(f"{label}: the error does not shrink at every step ({shown})")
-    if not errors[-1] <= tol:
-        raise EquationError(f"{label}: the last error is above the tolerance {tol:g} ({shown})")
-    message = f"converges to within {tol:g} at {along[-1]:g}"
+    if not errors[-1] <= tolerance:
+        raise EquationError(
+            f"{label}: the last error is above the tolerance {tolerance:g} ({shown})"
+        )
+    message = f"converges to within {tolerance:g} at {along[-1]:g}"
     if rate is not None:
         _check_between("rate", rate, 0, 100)
         if errors[-1] == 0:
@@ -414,9 +416,9 @@ def _check_label(label: str) -> None:
         raise ValueError(f"label must look like 'eq-some-words', got {label!r}")
 
 
-def _check_request(label: str, tol: float) -> None:
+def _check_request(label: str, tolerance: float) -> None:
     _check_label(label)
-    _check_between("tol", tol, 0, LOOSEST)
+    _check_between("tolerance", tolerance, 0, LOOSEST)
 
 
 def _number(name: str, value: object) -> float:
@@ -435,13 +437,13 @@ def _check_between(name: str, value: object, low: float, high: float) -> None:
         raise ValueError(f"{name} must be above {low:g} and at most {high:g}, got {number:g}")
 
 
-def _check_scale(label: str, scale: float, tol: float, right: Tensor) -> None:
+def _check_scale(label: str, scale: float, tolerance: float, right: Tensor) -> None:
     _check_between("scale", scale, 0, sys.float_info.max)
     size = float(right.abs().max()) or 1.0
-    if tol * scale > LOOSEST * size:
+    if tolerance * scale > LOOSEST * size:
         raise ValueError(
-            f"{label}: scale {scale:g} allows differences of {tol * scale:.3g} where the right "
-            f"side is {size:.3g} at most, so the check says nothing"
+            f"{label}: scale {scale:g} allows differences of {tolerance * scale:.3g} where the "
+            f"right side is {size:.3g} at most, so the check says nothing"
         )
 
 
@@ -555,13 +557,13 @@ def _errors(label: str, left: Tensor, right: Tensor, scale: float | None) -> Ten
 def _raise_if_worse(
     label: str,
     errors: Tensor,
-    tol: float,
+    tolerance: float,
     left: Tensor,
     right: Tensor,
     cases: list[tuple[Any, ...]] | None,
     names: tuple[str, str] = ("lhs", "rhs"),
 ) -> None:
-    fails = ~(errors <= tol)  # so that NaN fails too
+    fails = ~(errors <= tolerance)  # so that NaN fails too
     if not bool(fails.any()):
         return
     rows = fails.reshape(len(fails), -1).any(dim=1)
@@ -569,7 +571,7 @@ def _raise_if_worse(
     row = worst // max(1, errors[0].numel())
     message = (
         f"{label} fails in {int(rows.sum())} of {len(rows)} cases: the error is "
-        f"{float(errors.flatten()[worst]):.3g}, more than {tol:g}\n"
+        f"{float(errors.flatten()[worst]):.3g}, more than {tolerance:g}\n"
         f"worst case, number {row}: {names[0]} = {float(left.flatten()[worst]):.12g}, "
         f"{names[1]} = {float(right.flatten()[worst]):.12g}"
     )

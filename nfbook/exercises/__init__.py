@@ -51,7 +51,7 @@ class Exercise:
         hint: What to say when no known mistake explains the answer.
         mistakes: Known mistakes, tried in order.
         at: Arguments at which a reader's function is compared.
-        tol: The largest relative error of a right answer.
+        tolerance: The largest relative error of a right answer.
 
     Example:
         >>> half = Exercise(solution=lambda: 0.5, hint="think of symmetry.")
@@ -63,7 +63,7 @@ class Exercise:
     hint: str
     mistakes: tuple[Mistake, ...] = ()
     at: tuple[tuple[Any, ...], ...] = ()
-    tol: float = 1e-6
+    tolerance: float = 1e-6
 
 
 def check(name: str, answer: object) -> None:
@@ -115,11 +115,11 @@ def _problem(exercise: Exercise, answer: object) -> str | None:
     for one, other in zip(given, right, strict=True):
         if one.shape != other.shape:
             return f"the shape should be {tuple(other.shape)}, yours is {tuple(one.shape)}."
-    if _agree(given, right, exercise.tol):
+    if _agree(given, right, exercise.tolerance):
         return None
     for mistake in exercise.mistakes:
         value = mistake.solution if exercise.at else mistake.solution()
-        if _agree(given, _values(exercise, value), exercise.tol):
+        if _agree(given, _values(exercise, value), exercise.tolerance):
             return mistake.hint
     if any(not bool(torch.isfinite(one).all()) for one in given):
         return f"the result holds NaN or infinity. {exercise.hint}"
@@ -163,8 +163,9 @@ def _tensor(what: str, value: object) -> Tensor:
     return number.real
 
 
-def _agree(given: list[Tensor], right: list[Tensor], tol: float) -> bool:
+def _agree(given: list[Tensor], right: list[Tensor], tolerance: float) -> bool:
     return all(
-        one.shape == other.shape and torch.allclose(one, other, rtol=tol, atol=tol * 1e-3)
+        one.shape == other.shape
+        and torch.allclose(one, other, rtol=tolerance, atol=tolerance * 1e-3)
         for one, other in zip(given, right, strict=True)
     )

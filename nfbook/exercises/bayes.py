@@ -53,7 +53,7 @@ EXERCISES = {
         solution=lambda: _UNKNOWN_COIN - _FAIR_COIN,
         hint="the evidence of a known order is B(a + heads, b + tails) / B(a, b), "
         "and that of the fair coin has no integral at all.",
-        tol=1e-3,
+        tolerance=1e-3,
         mistakes=(
             Mistake(
                 lambda: _FAIR_COIN - _UNKNOWN_COIN,

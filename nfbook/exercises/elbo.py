@@ -67,7 +67,7 @@ EXERCISES = {
                 "and not the gap.",
             ),
         ),
-        tol=1e-3,
+        tolerance=1e-3,
     ),
     "elbo-2": Exercise(
         solution=_kl_diagonal,
@@ -92,7 +92,7 @@ EXERCISES = {
             ),
         ),
         at=MEANS_AND_LOG_VARIANCES,
-        tol=1e-5,
+        tolerance=1e-5,
     ),
     "elbo-3": Exercise(
         solution=lambda covariance: 1 / covariance.inverse().diagonal(),
@@ -123,7 +123,7 @@ EXERCISES = {
             ),
         ),
         at=COVARIANCES,
-        tol=1e-5,
+        tolerance=1e-5,
     ),
     "elbo-4": Exercise(
         solution=_root,
@@ -139,6 +139,6 @@ EXERCISES = {
                 "a is 2k in the formulas: sin² and cos² of kε hold cos(2kε).",
             ),
         ),
-        tol=1e-3,
+        tolerance=1e-3,
     ),
 }

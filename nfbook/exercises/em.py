@@ -69,7 +69,7 @@ EXERCISES = {
                 "the squared distances are halved in the exponent of a Gaussian.",
             ),
         ),
-        tol=1e-3,
+        tolerance=1e-3,
     ),
     "em-2": Exercise(
         solution=_covariance,
@@ -120,7 +120,7 @@ EXERCISES = {
             Mistake(lambda: 0.5, "this is the standard deviation, or the distortion over K."),
             Mistake(lambda: 0.125, "n D is 4 here: four observations in one dimension."),
         ),
-        tol=1e-4,
+        tolerance=1e-4,
     ),
     # Precision (2, 1.2; 1.2, 1).
     "em-4": Exercise(
@@ -146,6 +146,6 @@ EXERCISES = {
                 "the variances are right; a gap is never negative.",
             ),
         ),
-        tol=1e-3,
+        tolerance=1e-3,
     ),
 }

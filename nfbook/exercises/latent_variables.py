@@ -55,7 +55,7 @@ EXERCISES = {
                 "the logarithms of both densities differ by 2 (x - 1), not by x - 1.",
             ),
         ),
-        tol=1e-3,
+        tolerance=1e-3,
     ),
     "latent-variables-2": Exercise(
         solution=_log_mean_exp,
@@ -106,7 +106,7 @@ EXERCISES = {
                 "the mean is right; you give the standard deviation for the variance.",
             ),
         ),
-        tol=1e-4,
+        tolerance=1e-4,
     ),
     # a = 4, d = 20, relative error 0.1.
     "latent-variables-4": Exercise(
@@ -126,6 +126,6 @@ EXERCISES = {
                 "the factors of the dimensions multiply: γ^d, and not d γ.",
             ),
         ),
-        tol=1e-2,
+        tolerance=1e-2,
     ),
 }

@@ -90,8 +90,8 @@ def test_vacuous_checks_are_refused():
         verify("eq-x", x, x)
     with pytest.raises(ValueError, match="inputs must vary"):
         verify("eq-x", lambda a: a, lambda a: a + 0, inputs=lambda generator: (x,))
-    with pytest.raises(ValueError, match=r"tol must be above 0 and at most 0\.01"):
-        verify("eq-x", x, x + 1, tol=0.5)
+    with pytest.raises(ValueError, match=r"tolerance must be above 0 and at most 0\.01"):
+        verify("eq-x", x, x + 1, tolerance=0.5)
     with pytest.raises(ValueError, match="empty"):
         verify("eq-x", torch.zeros(0), torch.ones(0))
 
@@ -123,7 +123,7 @@ def test_scale_cannot_make_a_check_vacuous(scale):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"tol": None}, "tol must be a number, got NoneType"),
+        ({"tolerance": None}, "tolerance must be a number, got NoneType"),
         ({"scale": "a"}, "scale must be a number, got str"),
         ({"inputs": 3}, "inputs must be a function, got int"),
         (
@@ -207,39 +207,39 @@ LIMIT = torch.tensor([math.exp(2)], dtype=DOUBLE)
 
 
 def test_limit(capsys):
-    verify_limit("eq-exp", taylor, LIMIT, along=(10, 100, 1e4, 1e6), tol=1e-3, rate=1)
+    verify_limit("eq-exp", taylor, LIMIT, along=(10, 100, 1e4, 1e6), tolerance=1e-3, rate=1)
     assert capsys.readouterr().out == "✓ eq-exp converges to within 0.001 at 1e+06, like n^-1\n"
 
 
 def test_broken_limits_are_caught():
     along = (1e2, 1e3, 1e4)
     with pytest.raises(EquationError, match="does not shrink"):
-        verify_limit("eq-exp", taylor, LIMIT - 0.1, along=along, tol=1e-2)
+        verify_limit("eq-exp", taylor, LIMIT - 0.1, along=along, tolerance=1e-2)
     with pytest.raises(EquationError, match="above the tolerance"):
-        verify_limit("eq-exp", taylor, LIMIT, along=along, tol=1e-6)
+        verify_limit("eq-exp", taylor, LIMIT, along=along, tolerance=1e-6)
     with pytest.raises(EquationError, match=r"like n\^-0\.995, not n\^-2"):
-        verify_limit("eq-exp", taylor, LIMIT, along=along, tol=1e-2, rate=2)
+        verify_limit("eq-exp", taylor, LIMIT, along=along, tolerance=1e-2, rate=2)
 
 
 @pytest.mark.parametrize("points", [(10, 5, 20), (0, 1, 2), (-1, 1, 2), (1, 2), ()])
 def test_limit_needs_increasing_points(points):
     with pytest.raises(ValueError, match="along must hold three or more positive, increasing"):
-        verify_limit("eq-exp", taylor, LIMIT, along=points, tol=1e-2)
+        verify_limit("eq-exp", taylor, LIMIT, along=points, tolerance=1e-2)
 
 
 def test_limit_names_what_is_wrong():
     along = (1e2, 1e3, 1e4)
     with pytest.raises(TypeError, match="along must be a sequence of numbers, got str"):
-        verify_limit("eq-exp", taylor, LIMIT, along="abc", tol=1e-2)
+        verify_limit("eq-exp", taylor, LIMIT, along="abc", tolerance=1e-2)
     with pytest.raises(TypeError, match="both sides must be tensors"):
-        verify_limit("eq-exp", lambda n: 1.0, LIMIT, along=along, tol=1e-2)
+        verify_limit("eq-exp", lambda n: 1.0, LIMIT, along=along, tolerance=1e-2)
     with pytest.raises(EquationError, match="the last error is 0"):
         verify_limit(
             "eq-x",
             lambda n: torch.tensor([max(0.0, 1e3 - n)]),
             torch.zeros(1),
             along=(10, 100, 1e3),
-            tol=1e-2,
+            tolerance=1e-2,
             rate=1,
         )
 
