@@ -20,8 +20,8 @@ BIN := .venv/bin
 CHOSEN := $(if $(filter file,$(origin PYTHON)),,--chosen)
 export NFBOOK_GOAL := $(firstword $(MAKECMDGOALS))
 
-# Two or more processes; loadscope keeps a notebook's cells together and in order.
-PARALLEL ?= -n logical --maxprocesses 4 --dist loadscope
+# As many processes as conftest.py says; loadscope keeps a notebook's cells together and in order.
+PARALLEL ?= -n auto --maxprocesses 5 --dist loadscope
 
 .DEFAULT_GOAL := help
 .PHONY: help environment book test notebooks bench lab lint serve links matrix pins clean
