@@ -20,8 +20,9 @@ BIN := .venv/bin
 CHOSEN := $(if $(filter file,$(origin PYTHON)),,--chosen)
 export NFBOOK_GOAL := $(firstword $(MAKECMDGOALS))
 
-# As many processes as conftest.py says; loadscope keeps a notebook's cells together and in order.
-PARALLEL ?= -n auto --maxprocesses 5 --dist loadscope
+# Two or more processes. loadscope keeps a notebook's cells together and in order. What takes long
+# goes first: pytest would begin with what has many tests, and end with one process alone.
+PARALLEL ?= -n logical --maxprocesses 4 --dist loadscope --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help environment book test notebooks bench lab lint serve links matrix pins clean
@@ -51,7 +52,7 @@ test: environment book ## test the package, its examples, every notebook and the
 	@$(BIN)/python tools/chromium.py
 	@# One thread for each process: threads that share a core wait for each other.
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} \
-	  $(BIN)/python -m pytest $(PARALLEL) --nbval nfbook tests book $(ARGS)
+	  $(BIN)/python -m pytest $(PARALLEL) --nbval book tests nfbook $(ARGS)
 
 notebooks: environment ## run the notebooks and store their outputs
 	$(BIN)/python tools/run_notebooks.py $(PAGES)

@@ -46,11 +46,6 @@ def pytest_configure(config: pytest.Config) -> None:
     option.nbval_current_env = option.nbval_current_env or not option.nbval_kernel_name
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """Take one process more than there are processors: some wait for a browser or a kernel."""
-    return (os.cpu_count() or 1) + 1
-
-
 @pytest.fixture(autouse=True)
 def seeded_draws() -> None:
     """Let what a test draws without a generator be the same in every run and every order."""
