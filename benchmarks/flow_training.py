@@ -1,7 +1,8 @@
-"""A training step of coupling and autoregressive flows in six libraries, two of them compiled."""
+"""A training step of coupling and autoregressive flows in six libraries, and compiled."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -48,6 +49,8 @@ PEERS = (*PACKAGES, *COMPILED_PACKAGES)
 ROUNDS = 31
 BUSY_ROUNDS = 11
 BARE = "networks alone"
+# Where a contestant takes no part, nothing is drawn.
+ABSENT = dict.fromkeys(("median", "lower", "upper"), math.nan)
 ALT = (
     "One row a family and dimension, on a logarithmic axis: the ratio of nfbook's time to each "
     "other library's, as dots with their quartiles, beside a line at 1."
@@ -126,11 +129,11 @@ def table(result: dict[str, Any]) -> str:
     blocks = {
         "Median time of the forward and the backward pass:": _table(
             names,
-            {key: [milliseconds(row["seconds"][n]) for n in names] for key, row in rows.items()},
+            _cells(names, rows, lambda row: row["seconds"], milliseconds),
         ),
         f"Ratio of nfbook's time to each other's, with its quartiles over {ROUNDS} rounds:": _table(
             names[1:],
-            {key: [spread(row["ratio"][n]) for n in names[1:]] for key, row in rows.items()},
+            _cells(names[1:], rows, lambda row: row["ratio"], spread),
         ),
         "The same for the networks alone:": _table(
             ["nfbook", BARE, "ratio"],
@@ -144,7 +147,7 @@ def table(result: dict[str, Any]) -> str:
         ),
         **_beside_another_process(names, rows),
         "Number of parameters, that of the networks alone being nfbook's:": _table(
-            names, {key: [f"{row['parameters'][n]:,}" for n in names] for key, row in rows.items()}
+            names, _cells(names, rows, lambda row: row["parameters"], lambda value: f"{value:,}")
         ),
     }
     return "\n\n".join(f"{text}\n\n{block}" for text, block in blocks.items())
@@ -160,15 +163,25 @@ def _beside_another_process(
         "The ratios while a second process keeps two threads busy with matrix products, over "
         f"{BUSY_ROUNDS} rounds:": _table(
             names[1:],
-            {
-                key: [spread(row["busy"]["ratio"][n]) for n in names[1:]]
-                for key, row in rows.items()
-            },
+            _cells(names[1:], rows, lambda row: row["busy"]["ratio"], spread),
         ),
         "The first step of what is compiled, with its compilation:": _table(
             compiled,
-            {key: [f"{row['first'][n]:.1f} s" for n in compiled] for key, row in rows.items()},
+            _cells(compiled, rows, lambda row: row["first"], lambda value: f"{value:.1f} s"),
         ),
+    }
+
+
+def _cells(
+    names: list[str],
+    rows: dict[tuple[str, str], dict[str, Any]],
+    values: Callable[[dict[str, Any]], dict[str, Any]],
+    text: Callable[[Any], str],
+) -> dict[tuple[str, str], list[str]]:
+    """Return one text a name, in each row, and a dash for what did not take part."""
+    return {
+        key: [text(values(row)[name]) if name in values(row) else "–" for name in names]
+        for key, row in rows.items()
     }
 
 
@@ -191,7 +204,7 @@ def plot(result: dict[str, Any]) -> Figure:
     for i, name in enumerate(names):
         color, marker = LOOKS[name]
         heights = [y + 0.6 / len(names) * (i - (len(names) - 1) / 2) for y in range(len(rows))]
-        values = [ratio[name] for _, ratio in rows]
+        values = [ratio.get(name, ABSENT) for _, ratio in rows]
         median = [value["median"] for value in values]
         ends = [
             [value["median"] - value["lower"] for value in values],

@@ -7,7 +7,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import torch
 from matplotlib.figure import Figure
-from peers import COMPILED_PACKAGES, LOOKS, PACKAGES, WIDTHS, compiled_contestants, contestants
+from peers import COMPILED_PACKAGES, LOOKS, PACKAGES, WIDTHS, compiled_samplers, contestants
 from stopwatch import (
     busy_machine,
     compare,
@@ -37,7 +37,7 @@ ALT = "Two bar plots, for each number of points: milliseconds for one call, one 
 def measure() -> dict[str, Any]:
     """Let all libraries take turns, for each number of points."""
     dim, length = SETTINGS["D"], SETTINGS["transforms"]
-    compiled = compiled_contestants("maf", dim, length)
+    compiled = compiled_samplers(dim, length)
     made = {**contestants("maf", dim, length), **compiled}
     x = torch.zeros(1, dim)
     result: dict[str, Any] = {

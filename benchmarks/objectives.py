@@ -19,6 +19,7 @@ SETTINGS = {"D": 16, "draws": 256, "transforms": 5, "dtype": "float32"}
 ROUNDS = 31
 FAMILIES = {"planar": PlanarFlow, "IAF": IAF, "Sylvester": OrthogonalSylvesterFlow}
 BARE = "drawing alone"
+WITH_MODEL = "drawing, and the model's density"
 DENSITY = "draw, then log_prob"
 
 
@@ -57,12 +58,17 @@ def steps(family: str) -> dict[str, Callable[[], None]]:
         z, log_q = q.rsample_and_log_prob((count,), generator=g)
         return log_q.mean() + z.mean()
 
+    def with_model(q: FlowDistribution) -> Tensor:
+        z, log_q = q.rsample_and_log_prob((count,), generator=g)
+        return (log_q - model.log_joint(x.expand(count, -1), z)).mean()
+
     def by_density(q: FlowDistribution) -> Tensor:
         z = q.rsample((count,), generator=g)
         return (q.log_prob(z) - target.log_prob(z)).mean()
 
     losses: dict[str, Callable[[FlowDistribution], Tensor]] = {
         BARE: bare,
+        WITH_MODEL: with_model,
         "elbo": lambda q: -elbo(model, x, q, count, generator=g).value,
         "importance_weighted_bound": lambda q: (
             -importance_weighted_bound(model, x, q, count, generator=g).value

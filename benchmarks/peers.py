@@ -5,8 +5,8 @@ and ReLU, a standard normal base, splines of eight bins on [-5, 5]. Where a libr
 option, there are no residual blocks, no batch normalisation and no dropout. What a library cannot
 do the same way stands in a comment beside it, and tables name the number of parameters.
 
-Four libraries run on torch, one operation after the other. Two contestants are compiled as a whole:
-flowjax, by JAX, and zuko once more, by torch.
+Five libraries run on torch, one operation after the other. Three contestants are compiled as a
+whole: flowjax, by JAX, and nfbook and zuko once more, by torch.
 
 The libraries are imported only when a flow is made, so that reading a stored result needs none of
 them. ``benchmarks/peers.txt`` pins them.
@@ -30,7 +30,6 @@ from nfbook.transforms import PlanarStack
 PACKAGES = ("zuko", "nflows", "normflows", "pyro-ppl")
 # Those of the contestants that a compiler has seen.
 COMPILED_PACKAGES = ("flowjax", "jax", "equinox")
-COMPILED = ("zuko, compiled", "flowjax")
 FAMILIES = {
     "realnvp": "RealNVP",
     "maf": "MAF",
@@ -45,8 +44,9 @@ LOOKS = {
     "nflows": ("C2", "^"),
     "normflows": ("C3", "D"),
     "Pyro": ("C4", "v"),
-    "zuko, compiled": ("C5", "P"),
-    "flowjax": ("C6", "*"),
+    "nfbook, compiled": ("C0", "P"),
+    "zuko, compiled": ("C1", "P"),
+    "flowjax": ("#000000", "*"),
 }
 WIDTHS = (64, 64)
 BINS, BOUND = 8, 5.0
@@ -385,26 +385,39 @@ class Jitted:
 def compiled_contestants(
     family: str, features: int, length: int = 5
 ) -> dict[str, Contestant | Jitted]:
-    """Return zuko's flow compiled by torch, and flowjax's by JAX.
+    """Return the flows of nfbook and zuko compiled by torch, and flowjax's by JAX.
 
     Compilation happens in the first call of each kind, and from nothing: what torch kept of an
-    earlier run would shorten it.
+    earlier run would shorten it. Splines are not compiled by torch, whose compiler takes too long
+    over their many small operations to be of use.
     """
     from torch.compiler import config
 
     config.force_disable_caches = True
-    plain, sampler = (_zuko(family, features, length) for _ in range(2))
-    for one in (plain, sampler):
-        one.redraw(0.05, 0.05, torch.Generator().manual_seed(0))
-    # Sampling evaluates the network of each layer once for each coordinate. Compiled as a whole,
-    # that loop would be unrolled into hundreds of networks, so the networks alone are compiled.
-    for layer in sampler.module.transform.transforms:
-        layer.hyper.compile(dynamic=False)
-    compiled = replace(
-        plain, log_prob=torch.compile(plain.log_prob, dynamic=False), sample=sampler.sample
-    )
+    made: dict[str, Contestant | Jitted] = {"flowjax": _flowjax(family, features, length)}
+    if "spline" not in family:
+        for name in ("zuko", "nfbook"):
+            one = LIBRARIES[name](family, features, length)
+            one.redraw(0.05, 0.05, torch.Generator().manual_seed(0))
+            compiled = replace(one, log_prob=torch.compile(one.log_prob, dynamic=False))
+            made = {f"{name}, compiled": compiled, **made}
     Distribution.set_default_validate_args(False)
-    return dict(zip(COMPILED, (compiled, _flowjax(family, features, length)), strict=True))
+    return made
+
+
+def compiled_samplers(features: int, length: int = 5) -> dict[str, Contestant | Jitted]:
+    """Return zuko's and flowjax's masked autoregressive flows, whose samplers are compiled.
+
+    Sampling evaluates the network of each layer once for each coordinate. Compiled by torch as a
+    whole, that loop would be unrolled into hundreds of networks, so of zuko's sampler the networks
+    alone are compiled. JAX has a loop of its own.
+    """
+    one = _zuko("maf", features, length)
+    one.redraw(0.05, 0.05, torch.Generator().manual_seed(0))
+    for layer in one.module.transform.transforms:
+        layer.hyper.compile(dynamic=False)
+    Distribution.set_default_validate_args(False)
+    return {"zuko, compiled": one, "flowjax": _flowjax("maf", features, length)}
 
 
 def _flowjax(family: str, features: int, length: int) -> Jitted:
