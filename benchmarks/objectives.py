@@ -87,19 +87,19 @@ def steps(family: str) -> dict[str, Callable[[], None]]:
 
 
 def table(result: dict[str, Any]) -> str:
-    """One row a way of computing, with its time and its ratio to drawing alone."""
-    rows = [
-        f"| | {' | '.join(f'{family} | over it' for family in result)} |",
-        "|---" + "|---:|---:" * len(result) + "|",
-    ]
-    for name in next(iter(result.values()))["seconds"]:
-        cells = []
-        for row in result.values():
-            ratio = row["ratio"].get(name)
-            cells += [milliseconds(row["seconds"][name]), spread(ratio) if ratio else ""]
-        rows.append(f"| {name} | {' | '.join(cells)} |")
-    rows.append(
-        f"\nMedian time of a forward and a backward pass; its ratio to that of {BARE}, with its "
-        f"quartiles over {ROUNDS} rounds."
+    """The times, and below them their ratios to drawing alone, one row a way of computing."""
+    seconds = {family: row["seconds"] for family, row in result.items()}
+    ratios = {family: row["ratio"] for family, row in result.items()}
+    return (
+        "Median time of a forward and a backward pass:\n\n"
+        f"{_table(seconds, milliseconds)}\n\n"
+        f"Its ratio to that of {BARE}, with its quartiles over {ROUNDS} rounds:\n\n"
+        f"{_table(ratios, spread)}"
     )
-    return "\n".join(rows)
+
+
+def _table(values: dict[str, dict[str, Any]], text: Callable[[Any], str]) -> str:
+    lines = [f"| | {' | '.join(values)} |", "|---" + "|---:" * len(values) + "|"]
+    for name in next(iter(values.values())):
+        lines.append(f"| {name} | {' | '.join(text(row[name]) for row in values.values())} |")
+    return "\n".join(lines)
