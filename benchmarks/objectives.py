@@ -19,7 +19,7 @@ SETTINGS = {"D": 16, "draws": 256, "transforms": 5, "dtype": "float32"}
 ROUNDS = 31
 FAMILIES = {"planar": PlanarFlow, "IAF": IAF, "Sylvester": OrthogonalSylvesterFlow}
 BARE = "drawing alone"
-WITH_MODEL = "drawing, and the model's density"
+WITH_MODEL = "with the model's density"
 DENSITY = "draw, then log_prob"
 
 

@@ -134,7 +134,13 @@ def milliseconds(seconds: Mapping[str, float]) -> str:
 
 def spread(values: Mapping[str, float]) -> str:
     """Return a median with its quartiles as tables show it."""
-    return f"{values['median']:.2f} ({values['lower']:.2f}–{values['upper']:.2f})"
+    median, lower, upper = (_three_digits(values[name]) for name in ("median", "lower", "upper"))
+    return f"{median} ({lower}–{upper})"
+
+
+def _three_digits(ratio: float) -> str:
+    """Return a ratio with two decimals, or with one from ten on."""
+    return f"{ratio:.2f}" if ratio < 9.995 else f"{ratio:.1f}"
 
 
 def exponent(sizes: Sequence[float], seconds: Sequence[float]) -> float:
