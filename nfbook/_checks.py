@@ -104,8 +104,7 @@ def _floating_point(
         if hasattr(value, "shape"):
             advice = "; convert it first, for example with torch.as_tensor(numpy.asarray(...))"
         raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}{advice}")
-    if value.layout != torch.strided:
-        raise TypeError(f"{name} must be dense, got layout {value.layout}; use .to_dense()")
+    check_dense(name, value)
     if not value.is_floating_point():
         raise TypeError(
             f"{name} must be a floating-point tensor, got {value.dtype}; "

@@ -196,12 +196,12 @@ def test_langevin_steps_reach_the_target():
     flow = LangevinFlow(banana, 2, length=150, step_size=0.02).double()
     z = flow().sample((2000,), generator=seeded(0))[:, :2]
     # ∫ over y leaves x standard normal, and 2 y + x² - 1 is standard normal too. At the start that
-    # deviates by 2.4, and its correlation is 0.58; what is left is the error of finite steps.
+    # deviates by 2.4, and its correlation is 0.58. Over eight seeds 0.07 and 0.09 are left.
     x, rest = z[:, 0], 2 * z[:, 1] + z[:, 0].square() - 1
     for values in (x, rest):
         assert values.mean().abs() < 0.1
-        assert (values.std() - 1).abs() < 0.15
-    assert torch.corrcoef(torch.stack([x.square(), rest]))[0, 1].abs() < 0.2
+        assert (values.std() - 1).abs() < 0.1
+    assert torch.corrcoef(torch.stack([x.square(), rest]))[0, 1].abs() < 0.15
 
 
 # ---- gradients, torch.func, torch.compile, batches ----------------------------------------------

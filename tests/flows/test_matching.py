@@ -127,9 +127,9 @@ def test_a_trained_flow_samples_the_target():
         return 0.5 * (stats.norm.cdf(y, 1.5, 0.5) + stats.norm.cdf(y, -1.5, 0.5))
 
     # The distance of Kolmogorov is below 0.026 in all but 1 of 100 samples of the target itself.
-    # A new flow is off by 0.26, a Gaussian with the right moments by 0.16, and this one, over some
-    # seeds, by 0.015 to 0.03.
-    assert stats.kstest(y.numpy(), cdf).statistic < 0.06
+    # A new flow is off by 0.26, a Gaussian with the right moments by 0.16, and this one by less
+    # than 0.045 over eight seeds, on one and two threads.
+    assert stats.kstest(y.numpy(), cdf).statistic < 0.045
     x, _ = mixture(4000, seeded(3))
     log_target = torch.logsumexp(
         torch.stack([torch.distributions.Normal(m, 0.5).log_prob(x[:, 0]) for m in (-1.5, 1.5)]), 0
@@ -137,7 +137,7 @@ def test_a_trained_flow_samples_the_target():
     with torch.no_grad():
         divergence = (log_target - flow().log_prob(x)).mean()
     # That Gaussian's is 0.46.
-    assert -0.01 < divergence < 0.05
+    assert -0.01 < divergence < 0.03
 
 
 def test_a_context_steers_the_target():

@@ -178,7 +178,7 @@ def test_scalars_keep_their_own_type_and_numbers_take_the_default_one():
     [
         (numpy.zeros((3, 2)), "x must be a torch.Tensor, got ndarray; convert it first"),
         (types.SimpleNamespace(shape=(3, 2)), "got SimpleNamespace; convert it first"),
-        (torch.eye(2).to_sparse(), "x must be dense, got layout torch.sparse_coo"),
+        (torch.eye(2).to_sparse(), "x must be a dense tensor, got one with the layout torch.sp"),
     ],
 )
 def test_arrays_and_sparse_tensors_are_told_what_to_do(x, message):
