@@ -156,8 +156,6 @@ def table(result: dict[str, Any]) -> str:
 def _beside_another_process(
     names: list[str], rows: dict[tuple[str, str], dict[str, Any]]
 ) -> dict[str, str]:
-    if not all("busy" in row for row in rows.values()):
-        return {}
     compiled = list(next(iter(rows.values()))["first"])
     return {
         "The ratios while a second process keeps two threads busy with matrix products, over "

@@ -58,8 +58,7 @@ def measure() -> dict[str, Any]:
 def table(result: dict[str, Any]) -> str:
     """One row a library."""
     counts = [str(count) for count in SETTINGS["points"]]
-    busy = all("busy" in result[count] for count in counts)
-    over = ["nfbook over it", *(["on a busy machine"] if busy else [])]
+    over = ["nfbook over it", "on a busy machine"]
     heads = [" | ".join([f"{int(count):,} points", *over]) for count in counts]
     rows = [
         f"| | parameters | {' | '.join(heads)} |",
@@ -68,8 +67,7 @@ def table(result: dict[str, Any]) -> str:
     for name, parameters in result["parameters"].items():
         cells = []
         for count in counts:
-            each = [result[count], *([result[count]["busy"]] if busy else [])]
-            ratio = [one["ratio"].get(name) for one in each]
+            ratio = [one["ratio"].get(name) for one in (result[count], result[count]["busy"])]
             cells += [
                 milliseconds(result[count]["seconds"][name]),
                 *(spread(one) if one else "" for one in ratio),
@@ -77,13 +75,8 @@ def table(result: dict[str, Any]) -> str:
         rows.append(f"| {name} | {parameters:,} | {' | '.join(cells)} |")
     rows.append(
         "\nMedian time of one call; nfbook's time over the library's, with its quartiles "
-        f"over {ROUNDS} rounds"
-        + (
-            f", and over {BUSY_ROUNDS} while a second process keeps two threads busy. The first "
-            f"call, with its compilation, took {_first(result)}."
-            if busy
-            else "."
-        )
+        f"over {ROUNDS} rounds, and over {BUSY_ROUNDS} while a second process keeps two threads "
+        f"busy. The first call, with its compilation, took {_first(result)}."
     )
     return "\n".join(rows)
 

@@ -389,17 +389,22 @@ def compiled_contestants(
 
     Compilation happens in the first call of each kind, and from nothing: what torch kept of an
     earlier run would shorten it. Splines are not compiled by torch, whose compiler takes too long
-    over their many small operations to be of use.
+    over their many small operations to be of use. The kernels that it writes run on one thread,
+    the matrix products on all: with two threads a kernel in the backward pass of a RealNVP, of
+    zuko's as of nfbook's, writes past its buffers in torch 2.13 and the process aborts.
     """
     from torch.compiler import config
 
     config.force_disable_caches = True
     made: dict[str, Contestant | Jitted] = {"flowjax": _flowjax(family, features, length)}
+    options = {"cpp.threads": 1}
     if "spline" not in family:
         for name in ("zuko", "nfbook"):
             one = LIBRARIES[name](family, features, length)
             one.redraw(0.05, 0.05, torch.Generator().manual_seed(0))
-            compiled = replace(one, log_prob=torch.compile(one.log_prob, dynamic=False))
+            compiled = replace(
+                one, log_prob=torch.compile(one.log_prob, dynamic=False, options=options)
+            )
             made = {f"{name}, compiled": compiled, **made}
     Distribution.set_default_validate_args(False)
     return made

@@ -31,6 +31,9 @@ def take_turns(
     whole call counts. One round before the first is not counted.
     """
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    # What the libraries themselves keep is not looked through again before each turn.
+    gc.collect()
+    gc.freeze()
     for turn in range(rounds + 1):
         for name, run in contestants.items():
             gc.collect()
@@ -39,6 +42,7 @@ def take_turns(
             elapsed = time.perf_counter() - started
             if turn > 0:
                 seconds[name].append(elapsed if own is None else own)
+    gc.unfreeze()
     return seconds
 
 

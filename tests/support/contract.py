@@ -469,7 +469,8 @@ def check_compile(case: Case) -> None:
 
     def function(point, c):
         q = flow(c)
-        return q.log_prob(point), q.transform.call_and_ladj(point)[1]
+        values = q.transform.call_and_ladj(point)
+        return (*values, q.log_prob(point)) if case.compiled_inverse else values
 
     torch.compiler.reset()
     compiled = torch.compile(function, fullgraph=True, backend=case.backend)

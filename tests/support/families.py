@@ -23,6 +23,8 @@ class Case:
         dims: The dimensions D that are tried.
         options: Further arguments of the constructor.
         compiles: Whether ``torch.compile(fullgraph=True)`` can follow.
+        compiled_inverse: Whether it is asked to follow the inverse too. Where families share a long
+            one, one of them is.
         compiled: The number of layers that it is given.
         backend: What ``torch.compile`` does with what it followed: "eager" runs it, and
             "aot_eager" makes graphs of it and of its gradients first.
@@ -36,6 +38,7 @@ class Case:
     dims: tuple[int, ...] = (1, 2, 5)
     options: tuple[tuple[str, object], ...] = ()
     compiles: bool = True
+    compiled_inverse: bool = True
     compiled: int = 1
     backend: str = "eager"
     vmaps: bool = True
@@ -53,6 +56,8 @@ SPECIAL = {
     # The networks' slopes L multiply: a condition number of up to L^K. One layer is held to much
     # larger parameters in test_coupling.
     "nice": replace(USUAL["nice"], extreme=2.0),
+    "sylvester-householder": replace(USUAL["sylvester-householder"], compiled_inverse=False),
+    "sylvester-triangular": replace(USUAL["sylvester-triangular"], compiled_inverse=False),
     "realnvp": replace(USUAL["realnvp"], extreme=1.0, compiled=2, backend="aot_eager"),
     # Exact up to the error of an adaptive solver, whose steps depend on the data. A field of slope
     # L has a flow of condition number up to e^L, and takes a number of steps that grows with L.
