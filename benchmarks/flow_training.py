@@ -118,74 +118,83 @@ def bare_step(networks: list[Network], x: Tensor) -> Callable[[], None]:
 
 
 def table(result: dict[str, Any]) -> str:
-    """Times, ratios and numbers of parameters, one row a family and dimension each."""
-    names = [name for name in result["realnvp"]["16"]["parameters"] if name != BARE]
+    """Times and ratios, one table a family, and what belongs to all of them."""
+    blocks = [
+        "Median time of the forward and the backward pass, and nfbook's time over it, with quartiles "
+        f"over {ROUNDS} rounds. The networks alone are nfbook's:"
+    ]
+    blocks += [_family_table(label, result[family]) for family, label in FAMILIES.items()]
+    blocks += [
+        "The ratios while a second process keeps two threads busy with matrix products, over "
+        f"{BUSY_ROUNDS} rounds:"
+    ]
+    pairs = (("realnvp", "maf"), ("spline-coupling", "spline-autoregressive"))
+    blocks += [_busy_table({family: result[family] for family in pair}) for pair in pairs]
+    for text, key, cell in (
+        ("The first step of what is compiled, with its compilation:", "first", "{:.1f} s"),
+        ("Number of parameters:", "parameters", "{:,}"),
+    ):
+        blocks += [text, _wide_table(result, key, cell)]
+    return "\n\n".join(blocks)
+
+
+def _family_table(label: str, rows: dict[str, dict[str, Any]]) -> str:
+    """One row a contestant; its time and ratio for each dimension."""
+    first = next(iter(rows.values()))
+    heads = [each for dim in rows for each in (f"D = {dim}", "nfbook over it")]
+    return _table(
+        [label, *heads],
+        {
+            name: [
+                text
+                for row in rows.values()
+                for text in (milliseconds(row["seconds"][name]), _ratio(row["ratio"], name))
+            ]
+            for name in first["seconds"]
+        },
+    )
+
+
+def _busy_table(families: dict[str, dict[str, dict[str, Any]]]) -> str:
+    """One row a contestant; its ratio for each family and dimension."""
     rows = {
-        (label, dim): row
+        f"{FAMILIES[family]}, D = {dim}": row["busy"]["ratio"]
+        for family, dims in families.items()
+        for dim, row in dims.items()
+    }
+    names = next(iter(rows.values()))
+    return _table(
+        ["", *rows], {name: [_ratio(row, name) for row in rows.values()] for name in names}
+    )
+
+
+def _wide_table(result: dict[str, Any], key: str, cell: str) -> str:
+    """One row a family and dimension, one number a contestant, and a dash for who took no part."""
+    rows = {
+        f"{label}, D = {dim}": row[key]
         for family, label in FAMILIES.items()
         for dim, row in result[family].items()
     }
-    bare = {key: row for key, row in rows.items() if BARE in row["ratio"]}
-    blocks = {
-        "Median time of the forward and the backward pass:": _table(
-            names,
-            _cells(names, rows, lambda row: row["seconds"], milliseconds),
-        ),
-        f"Ratio of nfbook's time to each other's, with its quartiles over {ROUNDS} rounds:": _table(
-            names[1:],
-            _cells(names[1:], rows, lambda row: row["ratio"], spread),
-        ),
-        "The same for the networks alone:": _table(
-            ["nfbook", BARE, "ratio"],
-            {
-                key: [
-                    *(milliseconds(row["seconds"][n]) for n in ("nfbook", BARE)),
-                    spread(row["ratio"][BARE]),
-                ]
-                for key, row in bare.items()
-            },
-        ),
-        **_beside_another_process(names, rows),
-        "Number of parameters, that of the networks alone being nfbook's:": _table(
-            names, _cells(names, rows, lambda row: row["parameters"], lambda value: f"{value:,}")
-        ),
-    }
-    return "\n\n".join(f"{text}\n\n{block}" for text, block in blocks.items())
+    names = list(next(iter(rows.values())))
+    if key == "parameters":
+        # What torch compiles has those that it has without, and the networks alone have nfbook's.
+        names = [name for name in names if name != BARE and not name.endswith(", compiled")]
+    return _table(
+        ["", *names],
+        {
+            label: [cell.format(row[name]) if name in row else "–" for name in names]
+            for label, row in rows.items()
+        },
+    )
 
 
-def _beside_another_process(
-    names: list[str], rows: dict[tuple[str, str], dict[str, Any]]
-) -> dict[str, str]:
-    compiled = list(next(iter(rows.values()))["first"])
-    return {
-        "The ratios while a second process keeps two threads busy with matrix products, over "
-        f"{BUSY_ROUNDS} rounds:": _table(
-            names[1:],
-            _cells(names[1:], rows, lambda row: row["busy"]["ratio"], spread),
-        ),
-        "The first step of what is compiled, with its compilation:": _table(
-            compiled,
-            _cells(compiled, rows, lambda row: row["first"], lambda value: f"{value:.1f} s"),
-        ),
-    }
+def _ratio(ratios: dict[str, dict[str, float]], name: str) -> str:
+    return spread(ratios[name]) if name in ratios else ""
 
 
-def _cells(
-    names: list[str],
-    rows: dict[tuple[str, str], dict[str, Any]],
-    values: Callable[[dict[str, Any]], dict[str, Any]],
-    text: Callable[[Any], str],
-) -> dict[tuple[str, str], list[str]]:
-    """Return one text a name, in each row, and a dash for what did not take part."""
-    return {
-        key: [text(values(row)[name]) if name in values(row) else "–" for name in names]
-        for key, row in rows.items()
-    }
-
-
-def _table(heads: list[str], rows: dict[tuple[str, str], list[str]]) -> str:
-    lines = [f"| | D | {' | '.join(heads)} |", "|---" + "|---:" * (1 + len(heads)) + "|"]
-    lines += [f"| {label} | {dim} | {' | '.join(row)} |" for (label, dim), row in rows.items()]
+def _table(heads: list[str], rows: dict[str, list[str]]) -> str:
+    lines = [f"| {' | '.join(heads)} |", "|---" + "|---:" * (len(heads) - 1) + "|"]
+    lines += [f"| {label} | {' | '.join(row)} |" for label, row in rows.items()]
     return "\n".join(lines)
 
 
