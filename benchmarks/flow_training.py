@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import matplotlib.pyplot as plt
 import torch
+from apart import Apart
 from matplotlib.figure import Figure
 from peers import (
     BINS,
@@ -17,9 +19,12 @@ from peers import (
     LOOKS,
     PACKAGES,
     WIDTHS,
+    Contestant,
+    Jitted,
     Network,
     clear,
-    compiled_contestants,
+    compiled_contestant,
+    compiled_names,
     contestants,
 )
 from stopwatch import (
@@ -47,7 +52,7 @@ SETTINGS = {
 }
 PEERS = (*PACKAGES, *COMPILED_PACKAGES)
 ROUNDS = 31
-BUSY_ROUNDS = 11
+BUSY_ROUNDS = 7
 BARE = "networks alone"
 # Where a contestant takes no part, nothing is drawn.
 ABSENT = dict.fromkeys(("median", "lower", "upper"), math.nan)
@@ -65,28 +70,53 @@ def measure() -> dict[str, Any]:
 
 
 def _measure(family: str, dim: int) -> dict[str, Any]:
-    g = torch.Generator().manual_seed(0)
-    x = torch.randn(SETTINGS["batch"], dim, generator=g)
     length = SETTINGS["transforms"]
-    compiled = compiled_contestants(family, dim, length)
-    made = {**contestants(family, dim, length), **compiled}
-    steps: dict[str, Callable[[], None]] = {}
-    first, counts = {}, {}
-    for name, one in made.items():
-        own = one.prepare(x)
-        steps[name] = lambda one=one, own=own: one.step(own)
-        if name in compiled:
-            first[name] = seconds_of_first_call(steps[name])
-        counts[name] = one.count(own)
+    here = contestants(family, dim, length)
+    apart = {
+        name: Apart(compiled_contestant, name, family, dim, length)
+        for name in compiled_names(family)
+    }
+    first = {name: one.ask(first_step, dim) for name, one in apart.items()}
+    runs = {
+        **{name: partial(step_seconds, one, dim) for name, one in here.items()},
+        **{name: partial(one.ask, step_seconds, dim) for name, one in apart.items()},
+    }
+    counts = {
+        **{name: count(one, dim) for name, one in here.items()},
+        **{name: one.ask(count, dim) for name, one in apart.items()},
+    }
     if family in ("realnvp", "maf"):
         networks = bare_networks(family, dim)
-        steps[BARE] = bare_step(networks, x)
+        runs[BARE] = partial(seconds_per_call, bare_step(networks, points(dim)))
         counts[BARE] = sum(p.numel() for network in networks for p in network.parameters())
-    runs = {name: lambda step=step: seconds_per_call(step) for name, step in steps.items()}
     quiet = compare(take_turns(runs, ROUNDS))
     with busy_machine():
         busy = compare(take_turns(runs, BUSY_ROUNDS))
+    for one in apart.values():
+        one.close()
     return {"parameters": counts, "first": first, **quiet, "busy": busy}
+
+
+def points(dim: int) -> Tensor:
+    """Return a batch of points."""
+    return torch.randn(SETTINGS["batch"], dim, generator=torch.Generator().manual_seed(0))
+
+
+def step_seconds(one: Contestant | Jitted, dim: int) -> float:
+    """Return the time of a contestant's step."""
+    x = one.prepare(points(dim))
+    return seconds_per_call(lambda: one.step(x))
+
+
+def first_step(one: Contestant | Jitted, dim: int) -> float:
+    """Return the time of a contestant's first step, with all that it brings about."""
+    x = one.prepare(points(dim))
+    return seconds_of_first_call(lambda: one.step(x))
+
+
+def count(one: Contestant | Jitted, dim: int) -> int:
+    """Return the number of a contestant's parameters."""
+    return one.count(one.prepare(points(dim)))
 
 
 def bare_networks(family: str, dim: int) -> list[Network]:
@@ -120,8 +150,8 @@ def bare_step(networks: list[Network], x: Tensor) -> Callable[[], None]:
 def table(result: dict[str, Any]) -> str:
     """Times and ratios, one table a family, and what belongs to all of them."""
     blocks = [
-        "Median time of the forward and the backward pass, and nfbook's time over it, with quartiles "
-        f"over {ROUNDS} rounds. The networks alone are nfbook's:"
+        "Median time of the forward and the backward pass, and nfbook's time over it, with "
+        f"quartiles over {ROUNDS} rounds. The networks alone are nfbook's:"
     ]
     blocks += [_family_table(label, result[family]) for family, label in FAMILIES.items()]
     blocks += [

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import matplotlib.pyplot as plt
 import torch
+from apart import Apart
 from matplotlib.figure import Figure
-from peers import COMPILED_PACKAGES, LOOKS, PACKAGES, WIDTHS, compiled_samplers, contestants
+from peers import (
+    COMPILED_PACKAGES,
+    LOOKS,
+    PACKAGES,
+    WIDTHS,
+    Contestant,
+    Jitted,
+    compiled_sampler,
+    contestants,
+)
 from stopwatch import (
     busy_machine,
     compare,
@@ -29,64 +40,81 @@ SETTINGS = {
     "dtype": "float32",
 }
 PEERS = (*PACKAGES, *COMPILED_PACKAGES)
+COMPILED = ("zuko, compiled", "flowjax")
 ROUNDS = 15
-BUSY_ROUNDS = 7
+BUSY_ROUNDS = 5
 ALT = "Two bar plots, for each number of points: milliseconds for one call, one bar a library."
 
 
 def measure() -> dict[str, Any]:
     """Let all libraries take turns, for each number of points."""
     dim, length = SETTINGS["D"], SETTINGS["transforms"]
-    compiled = compiled_samplers(dim, length)
-    made = {**contestants("maf", dim, length), **compiled}
-    x = torch.zeros(1, dim)
+    here = contestants("maf", dim, length)
+    apart = {name: Apart(compiled_sampler, name, dim, length) for name in COMPILED}
     result: dict[str, Any] = {
-        "parameters": {name: one.count(one.prepare(x)) for name, one in made.items()}
+        "parameters": {
+            **{name: count(one, dim) for name, one in here.items()},
+            **{name: one.ask(count, dim) for name, one in apart.items()},
+        }
     }
-    with torch.no_grad():
-        for count in SETTINGS["points"]:
-            calls = {name: lambda one=one, n=count: one.sample(n) for name, one in made.items()}
-            first = {name: seconds_of_first_call(calls[name]) for name in compiled}
-            runs = {name: lambda call=call: seconds_per_call(call) for name, call in calls.items()}
-            quiet = compare(take_turns(runs, ROUNDS))
-            with busy_machine():
-                busy = compare(take_turns(runs, BUSY_ROUNDS))
-            result[str(count)] = {"first": first, **quiet, "busy": busy}
+    for number in SETTINGS["points"]:
+        first = {name: one.ask(first_call, number) for name, one in apart.items()}
+        runs = {
+            **{name: partial(call_seconds, one, number) for name, one in here.items()},
+            **{name: partial(one.ask, call_seconds, number) for name, one in apart.items()},
+        }
+        quiet = compare(take_turns(runs, ROUNDS))
+        with busy_machine():
+            busy = compare(take_turns(runs, BUSY_ROUNDS))
+        result[str(number)] = {"first": first, **quiet, "busy": busy}
+    for one in apart.values():
+        one.close()
     return result
 
 
+@torch.no_grad()
+def call_seconds(one: Contestant | Jitted, number: int) -> float:
+    """Return the time that a contestant takes to draw a number of points."""
+    return seconds_per_call(lambda: one.sample(number))
+
+
+@torch.no_grad()
+def first_call(one: Contestant | Jitted, number: int) -> float:
+    """Return the time of its first call, with all that it brings about."""
+    return seconds_of_first_call(lambda: one.sample(number))
+
+
+def count(one: Contestant | Jitted, dim: int) -> int:
+    """Return the number of a contestant's parameters."""
+    return one.count(one.prepare(torch.zeros(1, dim)))
+
+
 def table(result: dict[str, Any]) -> str:
-    """One row a library."""
-    counts = [str(count) for count in SETTINGS["points"]]
-    over = ["nfbook over it", "on a busy machine"]
-    heads = [" | ".join([f"{int(count):,} points", *over]) for count in counts]
-    rows = [
-        f"| | parameters | {' | '.join(heads)} |",
-        "|---|---:" + "|---:" * (1 + len(over)) * len(counts) + "|",
-    ]
-    for name, parameters in result["parameters"].items():
-        cells = []
-        for count in counts:
-            ratio = [one["ratio"].get(name) for one in (result[count], result[count]["busy"])]
-            cells += [
-                milliseconds(result[count]["seconds"][name]),
-                *(spread(one) if one else "" for one in ratio),
-            ]
-        rows.append(f"| {name} | {parameters:,} | {' | '.join(cells)} |")
-    rows.append(
-        "\nMedian time of one call; nfbook's time over the library's, with its quartiles "
-        f"over {ROUNDS} rounds, and over {BUSY_ROUNDS} while a second process keeps two threads "
-        f"busy. The first call, with its compilation, took {_first(result)}."
+    """One table a number of points, one row a library."""
+    blocks = [_table(number, result) for number in SETTINGS["points"]]
+    blocks.append(
+        "Median time of one call; nfbook's time over the library's, with its quartiles over "
+        f"{ROUNDS} rounds, and over {BUSY_ROUNDS} while a second process keeps two threads busy. "
+        "The first call is that of what is compiled, with its compilation. Each library has "
+        f"{_parameters(result)} parameters."
     )
-    return "\n".join(rows)
+    return "\n\n".join(blocks)
 
 
-def _first(result: dict[str, Any]) -> str:
-    return " and ".join(
-        f"{', '.join(f'{s:.1f} s with {name}' for name, s in result[str(count)]['first'].items())} "
-        f"for {count:,} points"
-        for count in SETTINGS["points"]
-    )
+def _table(number: int, result: dict[str, Any]) -> str:
+    row = result[str(number)]
+    heads = [f"{number:,} points", "nfbook over it", "on a busy machine", "first call"]
+    lines = [f"| | {' | '.join(heads)} |", "|---" + "|---:" * len(heads) + "|"]
+    for name, seconds in row["seconds"].items():
+        ratios = [one["ratio"].get(name) for one in (row, row["busy"])]
+        cells = [milliseconds(seconds), *(spread(one) if one else "" for one in ratios)]
+        cells.append(f"{row['first'][name]:.1f} s" if name in row["first"] else "")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _parameters(result: dict[str, Any]) -> str:
+    return " or ".join(f"{number:,}" for number in sorted(set(result["parameters"].values())))
 
 
 def plot(result: dict[str, Any]) -> Figure:

@@ -130,19 +130,23 @@ class Network(nn.Sequential):
 
 
 def contestants(family: str, features: int, length: int = 5) -> dict[str, Contestant]:
-    """Return one flow of each library, with the same small noise in the last layers' weights.
+    """Return one flow of each library that runs on torch, one operation after the other."""
+    return {name: contestant(name, family, features, length) for name in LIBRARIES}
+
+
+def contestant(name: str, family: str, features: int, length: int = 5) -> Contestant:
+    """Return a library's flow, with the same small noise in the last layers' weights for all.
 
     No library but ours starts at the identity. The noise leaves the time of a step as it is.
     """
-    made = {name: make(family, features, length) for name, make in LIBRARIES.items()}
+    one = LIBRARIES[name](family, features, length)
     # zuko turns torch's checks of arguments off for the whole process, Pyro turns them on. Here
     # they are off for all.
     Distribution.set_default_validate_args(False)
-    for one in made.values():
-        if len(one.last_layers) != length:
-            raise RuntimeError(f"expected {length} last layers, got {len(one.last_layers)}")
-        one.redraw(0.05, 0.05, torch.Generator().manual_seed(0))
-    return made
+    if len(one.last_layers) != length:
+        raise RuntimeError(f"expected {length} last layers, got {len(one.last_layers)}")
+    one.redraw(0.05, 0.05, torch.Generator().manual_seed(0))
+    return one
 
 
 def _nfbook(family: str, features: int, length: int) -> Contestant:
@@ -382,47 +386,49 @@ class Jitted:
         jax.block_until_ready(value)
 
 
-def compiled_contestants(
-    family: str, features: int, length: int = 5
-) -> dict[str, Contestant | Jitted]:
-    """Return the flows of nfbook and zuko compiled by torch, and flowjax's by JAX.
+def compiled_names(family: str) -> tuple[str, ...]:
+    """Return the names of the contestants that are compiled as a whole.
+
+    Splines are not compiled by torch, whose compiler takes too long over their many small
+    operations to be of use.
+    """
+    return ("flowjax",) if "spline" in family else ("nfbook, compiled", "zuko, compiled", "flowjax")
+
+
+def compiled_contestant(
+    name: str, family: str, features: int, length: int = 5
+) -> Contestant | Jitted:
+    """Return a flow of nfbook or zuko compiled by torch, or flowjax's by JAX.
 
     Compilation happens in the first call of each kind, and from nothing: what torch kept of an
-    earlier run would shorten it. Splines are not compiled by torch, whose compiler takes too long
-    over their many small operations to be of use. The kernels that it writes run on one thread,
-    the matrix products on all: with two threads a kernel in the backward pass of a RealNVP, of
-    zuko's as of nfbook's, writes past its buffers in torch 2.13 and the process aborts.
+    earlier run would shorten it. The kernels that it writes run on one thread, the matrix products
+    on all: with two threads a kernel in the backward pass of a RealNVP, of zuko's as of nfbook's,
+    writes past its buffers in torch 2.13 and the process aborts.
     """
     from torch.compiler import config
 
+    if name == "flowjax":
+        return _flowjax(family, features, length)
     config.force_disable_caches = True
-    made: dict[str, Contestant | Jitted] = {"flowjax": _flowjax(family, features, length)}
+    one = contestant(name.removesuffix(", compiled"), family, features, length)
     options = {"cpp.threads": 1}
-    if "spline" not in family:
-        for name in ("zuko", "nfbook"):
-            one = LIBRARIES[name](family, features, length)
-            one.redraw(0.05, 0.05, torch.Generator().manual_seed(0))
-            compiled = replace(
-                one, log_prob=torch.compile(one.log_prob, dynamic=False, options=options)
-            )
-            made = {f"{name}, compiled": compiled, **made}
-    Distribution.set_default_validate_args(False)
-    return made
+    compiled = torch.compile(one.log_prob, dynamic=False, options=options)
+    return replace(one, log_prob=compiled)
 
 
-def compiled_samplers(features: int, length: int = 5) -> dict[str, Contestant | Jitted]:
-    """Return zuko's and flowjax's masked autoregressive flows, whose samplers are compiled.
+def compiled_sampler(name: str, features: int, length: int = 5) -> Contestant | Jitted:
+    """Return zuko's or flowjax's masked autoregressive flow, whose sampler is compiled.
 
     Sampling evaluates the network of each layer once for each coordinate. Compiled by torch as a
     whole, that loop would be unrolled into hundreds of networks, so of zuko's sampler the networks
     alone are compiled. JAX has a loop of its own.
     """
-    one = _zuko("maf", features, length)
-    one.redraw(0.05, 0.05, torch.Generator().manual_seed(0))
+    if name == "flowjax":
+        return _flowjax("maf", features, length)
+    one = contestant("zuko", "maf", features, length)
     for layer in one.module.transform.transforms:
         layer.hyper.compile(dynamic=False)
-    Distribution.set_default_validate_args(False)
-    return {"zuko, compiled": one, "flowjax": _flowjax("maf", features, length)}
+    return one
 
 
 def _flowjax(family: str, features: int, length: int) -> Jitted:

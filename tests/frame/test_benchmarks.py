@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 import runpy
 import sys
@@ -15,6 +16,7 @@ from pages import ROOT
 BENCHMARKS = ROOT / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
+import apart  # noqa: E402
 import flow_failures  # noqa: E402
 import flow_training  # noqa: E402
 import peers  # noqa: E402
@@ -52,7 +54,7 @@ def test_table_is_made_from_the_stored_result(name, tmp_path, monkeypatch):
 
 
 def test_every_benchmark_is_named_stored_and_shown():
-    own = {"run", "stopwatch", "problems", "peers"}
+    own = {"run", "stopwatch", "problems", "peers", "apart"}
     assert {path.stem for path in BENCHMARKS.glob("*.py")} - own == set(run.NAMES)
     assert set(STORED) == set(run.NAMES)
     page = (ROOT / "book" / "benchmarks.md").read_text(encoding="utf-8")
@@ -187,6 +189,14 @@ def test_contestants_take_turns_after_the_rubbish_is_gone(monkeypatch):
     assert order == ["collect", "freeze", *rounds, "unfreeze"]
     assert seconds["b"] == [2.0] * 3
     assert len(seconds["a"]) == 3
+
+
+def test_a_contestant_apart_answers_until_its_process_ends():
+    three = apart.Apart(int, 3)
+    assert three.ask(int.__add__, 4) == 7
+    with pytest.raises(RuntimeError, match="a contestant's process ended, with the code 3"):
+        three.ask(os._exit)
+    three.close()
 
 
 def test_seconds_per_iteration_leaves_out_the_start(monkeypatch):
