@@ -158,8 +158,7 @@ def table(result: dict[str, Any]) -> str:
         "The ratios while a second process keeps two threads busy with matrix products, over "
         f"{BUSY_ROUNDS} rounds:"
     ]
-    pairs = (("realnvp", "maf"), ("spline-coupling", "spline-autoregressive"))
-    blocks += [_busy_table({family: result[family] for family in pair}) for pair in pairs]
+    blocks += [_busy_table(label, result[family]) for family, label in FAMILIES.items()]
     for text, key, cell in (
         ("The first step of what is compiled, with its compilation:", "first", "{:.1f} s"),
         ("Number of parameters:", "parameters", "{:,}"),
@@ -185,23 +184,19 @@ def _family_table(label: str, rows: dict[str, dict[str, Any]]) -> str:
     )
 
 
-def _busy_table(families: dict[str, dict[str, dict[str, Any]]]) -> str:
-    """One row a contestant; its ratio for each family and dimension."""
-    rows = {
-        f"{FAMILIES[family]}, D = {dim}": row["busy"]["ratio"]
-        for family, dims in families.items()
-        for dim, row in dims.items()
-    }
-    names = next(iter(rows.values()))
+def _busy_table(label: str, rows: dict[str, dict[str, Any]]) -> str:
+    """One row a contestant; its ratio for each dimension."""
+    ratios = [row["busy"]["ratio"] for row in rows.values()]
     return _table(
-        ["", *rows], {name: [_ratio(row, name) for row in rows.values()] for name in names}
+        [label, *(f"D = {dim}" for dim in rows)],
+        {name: [_ratio(row, name) for row in ratios] for name in ratios[0]},
     )
 
 
 def _wide_table(result: dict[str, Any], key: str, cell: str) -> str:
     """One row a family and dimension, one number a contestant, and a dash for who took no part."""
     rows = {
-        f"{label}, D = {dim}": row[key]
+        f"{label}, {dim}": row[key]
         for family, label in FAMILIES.items()
         for dim, row in result[family].items()
     }
@@ -210,7 +205,7 @@ def _wide_table(result: dict[str, Any], key: str, cell: str) -> str:
         # What torch compiles has those that it has without, and the networks alone have nfbook's.
         names = [name for name in names if name != BARE and not name.endswith(", compiled")]
     return _table(
-        ["", *names],
+        ["family, D", *names],
         {
             label: [cell.format(row[name]) if name in row else "–" for name in names]
             for label, row in rows.items()
