@@ -29,6 +29,7 @@ SOURCES = (
     "_toc.yml",
     "constraints.txt",
     "pyproject.toml",
+    "benchmarks/results",
     "book",
     "nfbook",
     "tools",

@@ -326,8 +326,8 @@ def test_an_index_that_does_not_answer_costs_a_few_seconds_and_no_word(monkeypat
 @pytest.fixture
 def sources(tmp_path: Path, monkeypatch) -> Path:
     """Return a small book whose builder is a stub that can be told to fail."""
-    for name in ("book", "nfbook", "tools"):
-        (tmp_path / name).mkdir()
+    for name in ("benchmarks/results", "book", "nfbook", "tools"):
+        (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "page.md").write_text("text")
     for name in ("_config.yml", "_toc.yml", "constraints.txt", "pyproject.toml"):
         (tmp_path / name).write_text("")
@@ -373,12 +373,14 @@ def test_the_book_is_built_once_and_its_place_is_printed(sources: Path, builder:
     assert "up to date" in shown
 
 
-@pytest.mark.parametrize("change", ["edit", "add", "remove", "config"])
+@pytest.mark.parametrize("change", ["edit", "add", "remove", "config", "table"])
 def test_a_changed_source_builds_the_book_again(sources: Path, builder: Builder, change: str):
     build_book.main()
     page = sources / "book" / "page.md"
     if change == "edit":
         page.write_text("other")
+    elif change == "table":
+        (sources / "benchmarks" / "results" / "page.md").write_text("other")
     elif change == "add":
         (sources / "nfbook" / "new.py").write_text("")
     elif change == "remove":
