@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from nfbook._checks import check_callable, check_count, check_type
+from nfbook._files import write_in_one_step
 from nfbook.data.stored import RESULTS
 
 __all__ = ["machine", "record", "versions"]
@@ -103,7 +104,8 @@ def record(
     result = measure()
     stored["seconds"] = round(time.perf_counter() - started, 1)
     stored["result"] = _plain("result", result)
-    _replace(folder / f"{name}.json", json.dumps(stored, indent=1) + "\n")
+    text = json.dumps(stored, indent=1) + "\n"
+    write_in_one_step(folder / f"{name}.json", text.encode())
     return stored
 
 
@@ -176,16 +178,3 @@ def _plain(where: str, value: object) -> Any:
         f"{where} must be None, a boolean, a number, a string, or a list or dictionary of these, "
         f"got {type(value).__name__}"
     )
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file beside the old one, and put it in its place in one step."""
-    beside = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with beside.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from nfbook.networks._bound import BoundNetwork, Snapshot
 from nfbook.networks._layers import FirstLayer
+from nfbook.networks.feedforward import Dense, Feedforward, Gated, Maxout
 from nfbook.networks.masked import BoundMaskedMLP, MaskedLinear, MaskedMLP
 from nfbook.networks.mlp import MLP
 from nfbook.networks.parameters import ConditionalParameters
@@ -11,8 +12,12 @@ __all__ = [
     "BoundMaskedMLP",
     "BoundNetwork",
     "ConditionalParameters",
+    "Dense",
+    "Feedforward",
     "FirstLayer",
+    "Gated",
     "MaskedLinear",
     "MaskedMLP",
+    "Maxout",
     "Snapshot",
 ]

@@ -85,6 +85,7 @@ def test_plotting_changes_no_style_on_import(probes: dict[str, dict]):
 # From what stands on its own to what is built of it: each may import only those before it.
 ORDER = [
     "_checks",
+    "_files",
     "progress",
     "sampling",
     "estimators",
@@ -96,6 +97,9 @@ ORDER = [
     "latent",
     "objectives",
     "cases",
+    "vae",
+    "training",
+    "reproduce",
 ]
 
 

@@ -1,0 +1,25 @@
+"""Training: one loop for all models, what it minimises, and checkpoints to go on from."""
+
+from nfbook.training.annealing import Annealing, constant, linear_annealing
+from nfbook.training.checkpoints import CheckpointError, Checkpoints, load_state, save_state
+from nfbook.training.history import TrainingHistory
+from nfbook.training.loop import Interrupted, Trainer, TrainingError
+from nfbook.training.losses import Loss, MaximumLikelihood, NegativeELBO, ReverseKL
+
+__all__ = [
+    "Annealing",
+    "CheckpointError",
+    "Checkpoints",
+    "Interrupted",
+    "Loss",
+    "MaximumLikelihood",
+    "NegativeELBO",
+    "ReverseKL",
+    "Trainer",
+    "TrainingError",
+    "TrainingHistory",
+    "constant",
+    "linear_annealing",
+    "load_state",
+    "save_state",
+]
