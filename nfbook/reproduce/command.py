@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import argparse
 import ctypes
-import dataclasses
 import importlib
 import json
+import re
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,103 +25,181 @@ import torch
 
 from nfbook.data.recorder import record
 from nfbook.data.stored import RESULTS
-from nfbook.training import Checkpoints, Interrupted
+from nfbook.training import CheckpointError, Checkpoints, Interrupted
 
 __all__ = ["EXPERIMENTS", "main"]
 
-EXPERIMENTS = ("mnist", "cifar10", "energies")
-RUNS = Path("runs")
+EXPERIMENTS = {
+    "mnist": "binarised MNIST: the bound by posterior and length (table 2, figure 4)",
+    "cifar10": "patches of CIFAR-10: the density by length (table 3)",
+    "energies": "four energies in the plane: the divergence by flow and length (figure 3)",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command, and return its exit status: 0, or 130 where it was interrupted."""
+    """Run the command, and return its exit status.
+
+    That is 0 when all is done, 1 where a file is in the way, 2 for wrong arguments, and 130 where
+    it was interrupted.
+    """
     options = _parser().parse_args(arguments)
     experiment = importlib.import_module(f"nfbook.reproduce.{options.experiment}")
-    settings = experiment.QUICK if options.quick else experiment.PROTOCOLS[options.protocol]
-    jobs = _chosen(experiment, options)
-    if options.list:
-        print("\n".join(job.name for job in jobs))
-        return 0
-    _keep_memory()
-    torch.set_num_threads(options.threads)
     try:
-        for number, job in enumerate(jobs, 1):
-            if _is_done(options, job, settings):
-                print(f"{job.name} is done already")
-                continue
-            print(f"{options.experiment}: {job.name}, {number} of {len(jobs)}", flush=True)
-            _run(experiment, options, job, settings)
+        jobs = _chosen(experiment, options)
+        if options.list:
+            print("\n".join(job.name for job in jobs))
+        elif options.merge:
+            _merge(experiment, options)
+        else:
+            _keep_memory()
+            torch.set_num_threads(options.threads)
+            for number, job in enumerate(jobs, 1):
+                print(f"{options.experiment}: {job.name}, {number} of {len(jobs)}", flush=True)
+                _run(experiment, options, job)
     except Interrupted as reason:
         print(f"\n{reason}; the same command goes on from there", file=sys.stderr)
         return 130
+    except (_ArgumentError, _ResultError, CheckpointError, FileNotFoundError) as error:
+        print(f"nfbook-reproduce: {error}", file=sys.stderr)
+        return 2 if isinstance(error, _ArgumentError) else 1
     return 0
 
 
+class _ArgumentError(Exception):
+    """An argument that argparse could not refuse."""
+
+
+class _ResultError(Exception):
+    """A result that is missing, or one of other settings."""
+
+
 def _parser() -> argparse.ArgumentParser:
+    names = "\n".join(f"  {name:10} {what}" for name, what in EXPERIMENTS.items())
     parser = argparse.ArgumentParser(
         prog="nfbook-reproduce",
-        description="Run an experiment, or go on with it. A result is stored for each job.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Run an experiment, or go on with it where it was stopped.\n\n" + names,
+        epilog="Each job leaves a result, a small file, and is not run again.",
     )
-    parser.add_argument("experiment", choices=EXPERIMENTS)
-    parser.add_argument("--protocol", default="book", help="which settings (default: book)")
+    parser.add_argument("experiment", choices=EXPERIMENTS, metavar="experiment")
+    parser.add_argument("--protocol", default="book", help="which list of jobs (default: book)")
     parser.add_argument("--quick", action="store_true", help="the same path in under a minute")
     parser.add_argument("--only", metavar="JOB", nargs="+", help="these jobs alone, by name")
-    parser.add_argument("--task", metavar="i/n", help="the i-th of n parts of the jobs, from 1")
-    parser.add_argument("--list", action="store_true", help="name the jobs and end")
-    parser.add_argument("--results", type=Path, default=RESULTS / "runs", help="for results")
-    parser.add_argument("--runs", type=Path, default=RUNS, help="for checkpoints (default: runs)")
+    parser.add_argument("--task", metavar="I/N", help="the I-th of N parts of the jobs, from 1")
+    parser.add_argument("--list", action="store_true", help="name the jobs, and end")
+    parser.add_argument("--merge", action="store_true", help="join all results into one file")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results")
+    parser.add_argument(
+        "--runs", type=Path, default=Path("runs"), help="folder of the checkpoints (default: runs)"
+    )
     parser.add_argument("--threads", type=int, default=1, help="of one job (default: 1)")
     parser.add_argument("--no-progress", action="store_true", help="show no bars")
     return parser
 
 
 def _chosen(experiment: ModuleType, options: argparse.Namespace) -> list[Any]:
-    jobs: list[Any] = experiment.jobs()
+    """Return the jobs that the arguments ask for, in their order."""
+    protocol = "quick" if options.quick else options.protocol
+    if protocol not in experiment.PROTOCOLS:
+        known = ", ".join(experiment.PROTOCOLS)
+        raise _ArgumentError(f"--protocol must be one of {known}, got {protocol!r}")
+    jobs: list[Any] = experiment.jobs(protocol)
     if options.only:
+        names = {job.name for job in jobs}
+        for name in options.only:
+            if name not in names:
+                known = ", ".join(sorted(names))
+                raise _ArgumentError(f"--only must name jobs of {known}, got {name!r}")
         jobs = [job for job in jobs if job.name in options.only]
     if options.task:
-        part, parts = map(int, options.task.split("/"))
-        jobs = jobs[part - 1 :: parts]
+        match = re.fullmatch(r"(\d+)/(\d+)", options.task)
+        if not match or not 1 <= int(match[1]) <= int(match[2]):
+            raise _ArgumentError(f"--task must be I/N with I from 1 to N, got {options.task!r}")
+        jobs = jobs[int(match[1]) - 1 :: int(match[2])]
     return jobs
 
 
-def _result_name(options: argparse.Namespace, job: Any, settings: Any) -> str:
-    return f"{options.experiment}_{settings.protocol}_{job.name}"
-
-
-def _is_done(options: argparse.Namespace, job: Any, settings: Any) -> bool:
-    path = options.results / f"{_result_name(options, job, settings)}.json"
-    if not path.exists():
-        return False
-    stored = json.loads(path.read_text(encoding="utf-8"))
-    return bool(stored["settings"] == _plain(job, settings))
-
-
-def _plain(job: Any, settings: Any) -> dict[str, Any]:
-    both = {**dataclasses.asdict(job), **dataclasses.asdict(settings)}
-    plain: dict[str, Any] = json.loads(json.dumps(both))
-    return plain
-
-
-def _run(experiment: ModuleType, options: argparse.Namespace, job: Any, settings: Any) -> None:
-    name = _result_name(options, job, settings)
-    options.results.mkdir(parents=True, exist_ok=True)
-    checkpoints = Checkpoints(options.runs / name)
-    quick = " --quick" if options.quick else f" --protocol {options.protocol}"
+def _run(experiment: ModuleType, options: argparse.Namespace, job: Any) -> None:
+    """Run a job and store its result, unless it is there already."""
+    folder = options.results / options.experiment
+    name = _result_name(job)
+    if _stored(folder / f"{name}.json", job) is not None:
+        print("  done already")
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoints = Checkpoints(options.runs / options.experiment / name)
     started = time.strftime("%Y-%m-%d")
+
+    def measure() -> dict[str, Any]:
+        result = experiment.run(job, checkpoints=checkpoints, progress=not options.no_progress)
+        return {**result, "dates": [started, time.strftime("%Y-%m-%d")]}
+
+    which = "--quick" if options.quick else f"--protocol {job.protocol}"
     record(
         name,
-        lambda: (
-            experiment.run(job, settings, checkpoints=checkpoints, progress=not options.no_progress)
-            | {"started": started}
-        ),
+        measure,
         title=experiment.TITLE,
-        command=f"python -m nfbook.reproduce {options.experiment}{quick} --only {job.name}",
-        settings=_plain(job, settings),
+        command=f"python -m nfbook.reproduce {options.experiment} {which} --only {job.name}",
+        settings=_plain(job),
         seeds=[job.seed],
+        packages=["nfbook", "numpy", "torch"],
+        folder=folder,
+    )
+
+
+def _merge(experiment: ModuleType, options: argparse.Namespace) -> None:
+    """Join the results of all protocols but the quick one, and name what is missing."""
+    folder = options.results / options.experiment
+    runs, missing = [], []
+    for protocol in experiment.PROTOCOLS:
+        if protocol == "quick" and not options.quick:
+            continue
+        for job in experiment.jobs(protocol):
+            stored = _stored(folder / f"{_result_name(job)}.json", job)
+            if stored is None:
+                missing.append(f"{protocol}: {job.name}")
+            else:
+                kept = ("settings", "versions", "machine", "seconds", "result")
+                runs.append({key: stored[key] for key in kept})
+    if not runs:
+        raise _ResultError(f"there are no results in {folder}")
+    record(
+        options.experiment,
+        lambda: {"runs": runs, "missing": missing},
+        title=experiment.TITLE,
+        command=f"python -m nfbook.reproduce {options.experiment} --merge",
+        settings={"protocols": sorted({run["settings"]["protocol"] for run in runs})},
+        seeds=sorted({run["settings"]["seed"] for run in runs}),
         packages=["nfbook", "numpy", "torch"],
         folder=options.results,
     )
+    print(f"{len(runs)} results are joined, {len(missing)} are missing")
+
+
+def _result_name(job: Any) -> str:
+    """Return the name of a job's result, in letters that a result's name may have."""
+    return re.sub(r"[^a-z0-9_]", "_", f"{job.protocol}_{job.name}")
+
+
+def _stored(path: Path, job: Any) -> dict[str, Any] | None:
+    """Return a job's result; None if there is none."""
+    if not path.exists():
+        return None
+    stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    theirs, ours = stored["settings"], _plain(job)
+    for key in sorted(theirs.keys() | ours.keys()):
+        if theirs.get(key) != ours.get(key):
+            raise _ResultError(
+                f"{path} is a result of other settings: {key} is {theirs.get(key)!r} there and "
+                f"{ours.get(key)!r} here; move it away to run the job anew"
+            )
+    return stored
+
+
+def _plain(job: Any) -> dict[str, Any]:
+    """Return the settings of a job as JSON gives them back."""
+    plain: dict[str, Any] = json.loads(json.dumps(asdict(job)))
+    return plain
 
 
 def _keep_memory() -> None:
