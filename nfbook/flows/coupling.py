@@ -70,6 +70,8 @@ class CouplingFlow(Flow):
         check_callable("univariate", univariate)
         check_generator(generator)
         self.univariate = univariate
+        # The networks are perceptrons, and two groups take turns. Else the layers go one by one.
+        self.stacked = features > 1 and conditioner is None and isinstance(mask, str)
         # What stays is looked up where there are numbers, and not on a default device like "meta".
         device = torch.get_default_device()
         partitions = [Partition(each).to(device) for each in _masks(mask, features, length)]
@@ -104,6 +106,10 @@ class CouplingFlow(Flow):
                 for partition, conditioner in parts
             ]
         )
+
+    def _stack(self, context: Tensor | None, bound: float | None) -> Transform:
+        networks = cast("list[MLP]", list(self.conditioners))
+        return AffineCouplingStack(self._partitions(), networks, context, bound=bound)
 
     def _partitions(self) -> list[Partition]:
         return cast("list[Partition]", list(self.partitions))
@@ -209,7 +215,8 @@ class NICE(CouplingFlow):
         """Return the scaling, followed by the layers."""
         raw = self.scaling(context)["log_scale"]
         scaling = ScaleAndShift()(torch.stack([torch.zeros_like(raw), raw], dim=-1))
-        return Compose([scaling, super().transform(context)])
+        layers = self._stack(context, None) if self.stacked else super().transform(context)
+        return Compose([scaling, layers])
 
 
 class RealNVP(CouplingFlow):
@@ -261,15 +268,10 @@ class RealNVP(CouplingFlow):
             generator=generator,
         )
         self.bound = bound
-        # The networks are perceptrons, and two groups take turns. Else the layers go one by one.
-        self.stacked = features > 1 and conditioner is None and isinstance(mask, str)
 
     def transform(self, context: Tensor | None = None) -> Transform:
         """Return the layers, as one stack if they are alike."""
-        if not self.stacked:
-            return super().transform(context)
-        networks = cast("list[MLP]", list(self.conditioners))
-        return AffineCouplingStack(self._partitions(), networks, context, bound=self.bound)
+        return self._stack(context, self.bound) if self.stacked else super().transform(context)
 
 
 class NeuralSplineCoupling(CouplingFlow):

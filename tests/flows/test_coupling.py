@@ -280,14 +280,16 @@ def test_a_spline_flow_does_not_break_in_float32(scale):
 # ---- the stack ------------------------------------------------------------------------------
 
 
-def stack_and_inputs(features, context, length, mask, shapes, seed=0):
-    flow = RealNVP(features, context, length, (8, 8), mask=mask, generator=seeded(seed))
+def stack_and_inputs(features, context, length, mask, shapes, seed=0, family=RealNVP):
+    flow = family(features, context, length, (8, 8), mask=mask, generator=seeded(seed))
     flow = spread(flow.double(), 0.4, seed)
     c = rand(*shapes[1], context, seed=seed).requires_grad_() if context else None
     z = rand(*shapes[0], features, seed=seed + 1).requires_grad_()
     stack = flow.transform(c)
+    if family is NICE:
+        stack = stack.transforms[1]
     assert isinstance(stack, AffineCouplingStack)
-    used = [p for p in flow.parameters() if p.numel()]
+    used = [p for p in flow.conditioners.parameters() if p.numel()]
     return stack, z, [z, *used, *([c] if context else [])]
 
 
@@ -305,6 +307,7 @@ def test_the_stack_is_its_layers(data):
         data.draw(st.sampled_from(["alternating", "halves"]), "mask"),
         shapes,
         data.draw(st.integers(0, 100), "seed"),
+        data.draw(st.sampled_from([RealNVP, NICE]), "family"),
     )
     for way in ("call_and_ladj", "inverse_and_ladj"):
         found = []
@@ -318,9 +321,10 @@ def test_the_stack_is_its_layers(data):
             near(fast, plain, 1e-10 * (1 + plain.detach().abs().max()))
 
 
+@pytest.mark.parametrize("family", [RealNVP, NICE])
 @pytest.mark.parametrize("way", ["call_and_ladj", "inverse_and_ladj"])
-def test_second_derivatives_of_the_stack(way):
-    stack, z, _ = stack_and_inputs(3, 2, 2, "alternating", ((3,), (3,)))
+def test_second_derivatives_of_the_stack(way, family):
+    stack, z, _ = stack_and_inputs(3, 2, 2, "alternating", ((3,), (3,)), family=family)
     assert torch.autograd.gradcheck(getattr(stack, way), (z,))
     assert torch.autograd.gradgradcheck(getattr(stack, way), (z,))
 

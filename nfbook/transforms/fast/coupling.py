@@ -1,4 +1,4 @@
-"""A stack of affine coupling layers, with a backward pass written by hand."""
+"""A stack of coupling layers that scale and shift, or shift, with a backward pass by hand."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from nfbook.networks import MLP, BoundNetwork
 from nfbook.transforms.base import Compose, Transform
 from nfbook.transforms.coupling import Coupling, Partition
 from nfbook.transforms.fast.fallback import fast_or_plain
-from nfbook.transforms.univariate import ScaleAndShift
+from nfbook.transforms.univariate import Additive, ScaleAndShift
 
 __all__ = ["AffineCouplingStack"]
 
 
 class AffineCouplingStack(Transform):
-    r"""K affine coupling layers of two groups that take turns, evaluated together.
+    r"""K affine or additive coupling layers of two groups that take turns, evaluated together.
 
     In layers k = 0, 2, ... the first group stays, in the others the second. Then the vector has to
     be taken apart and put together only once, and the networks' layers and the scalings follow each
@@ -36,7 +36,7 @@ class AffineCouplingStack(Transform):
         networks: One perceptron with ReLU for each layer, see `Coupling` for its outputs. They have
             equally many hidden layers.
         context: The networks' second argument, `(*, C)`; None for none.
-        bound: The largest log-scale, see `ScaleAndShift`.
+        bound: The largest log-scale, see `ScaleAndShift`; None to shift only, see `Additive`.
 
     Raises:
         TypeError: One of ``networks`` is not an MLP, or its activation is not ReLU.
@@ -58,10 +58,11 @@ class AffineCouplingStack(Transform):
         networks: Sequence[MLP],
         context: Tensor | None = None,
         *,
-        bound: float,
+        bound: float | None,
     ) -> None:
         super().__init__()
-        self.univariate = ScaleAndShift(bound)
+        self.bound = bound
+        self.univariate = Additive() if bound is None else ScaleAndShift(bound)
         self.groups = tuple(partition.groups for partition in partitions)
         if not networks or len(networks) != len(self.groups):
             got = f"{len(networks)} for {len(self.groups)}"
@@ -119,7 +120,7 @@ class AffineCouplingStack(Transform):
         points = z.expand(*batch, -1).reshape(batch.numel(), z.shape[-1])
         y, ladj, *_ = _AffineCoupling.apply(  # type: ignore[no-untyped-call]
             inverse,
-            self.univariate.bound,
+            self.bound,
             size,
             *groups,
             points,
@@ -130,7 +131,7 @@ class AffineCouplingStack(Transform):
 
 def _go(
     inverse: bool,
-    bound: float,
+    bound: float | None,
     size: int,
     kept: Tensor,
     moved: Tensor,
@@ -151,6 +152,10 @@ def _go(
         for bias, weight in zip(others[::2], others[1::2], strict=True):
             hidden.append(out.relu_())
             out = torch.addmm(bias, out, weight.mT)
+        if bound is None:
+            groups[1 - k % 2] = torch.add(before, out, alpha=sign)
+            memory += [stays, *hidden]
+            continue
         shift, raw = out.chunk(2, -1)
         # 1 + |raw| / bound, or the negative, for the inverse
         damp = torch.rsub(raw.abs(), sign, alpha=-sign / bound)
@@ -159,9 +164,10 @@ def _go(
         after = (before - shift) * scale if inverse else torch.addcmul(shift, before, scale)
         groups[1 - k % 2] = after
         logs.append(log_scale)
-        memory += [after if inverse else before, scale, damp, stays, *hidden]
+        memory += [stays, *hidden, after if inverse else before, scale, damp]
     y = torch.cat(groups, 1).index_select(1, places)
-    return y, torch.cat(logs, 1).sum(1), *memory
+    ladj = torch.cat(logs, 1).sum(1) if logs else points.new_zeros(len(points))
+    return y, ladj, *memory
 
 
 class _AffineCoupling(torch.autograd.Function):
@@ -178,7 +184,8 @@ class _AffineCoupling(torch.autograd.Function):
         ctx.options = inputs[:3]
         ctx.inputs = len(inputs) - 3
         ctx.save_for_backward(*inputs[3:], *output[2:])
-        ctx.mark_non_differentiable(*output[2:])
+        # A shift has a ladj of zero, whatever the parameters.
+        ctx.mark_non_differentiable(*output[1 if inputs[1] is None else 2 :])
         # Otherwise autograd would make zeros for every saved tensor.
         ctx.set_materialize_grads(False)
 
@@ -187,7 +194,7 @@ class _AffineCoupling(torch.autograd.Function):
     def backward(
         ctx: Any, grad_y: Tensor | None, grad_ladj: Tensor | None, *_: Any
     ) -> tuple[Any, ...]:
-        inverse, _, size = ctx.options
+        inverse, bound, size = ctx.options
         saved = ctx.saved_tensors
         inputs, memory = saved[: ctx.inputs], saved[ctx.inputs :]
         kept, moved, places, points, *parameters = inputs
@@ -209,13 +216,19 @@ class _AffineCoupling(torch.autograd.Function):
         to_parameters: list[Tensor] = [grad_ladj] * len(parameters)
         for step in reversed(range(count)):
             k = count - 1 - step if inverse else step
-            point, scale, damp, stays, *hidden = memory[step * each : (step + 1) * each]
+            stays, *hidden = memory[step * each : (step + 1) * each]
             start, weight, *others = parameters[k * size : (k + 1) * size]
             grad = grads[1 - k % 2]
-            through = grad * scale
-            grads[1 - k % 2] = through
-            to_raw = torch.addcmul(to_log_scale, grad if inverse else through, point, value=sign)
-            to_out = torch.cat([-through if inverse else grad, to_raw / damp / damp], 1)
+            if bound is None:
+                to_out = -grad if inverse else grad
+            else:
+                *hidden, point, scale, damp = hidden
+                through = grad * scale
+                grads[1 - k % 2] = through
+                to_raw = torch.addcmul(
+                    to_log_scale, grad if inverse else through, point, value=sign
+                )
+                to_out = torch.cat([-through if inverse else grad, to_raw / damp / damp], 1)
             last = (k + 1) * size - 1
             for h, w in zip(reversed(hidden), others[::-2], strict=True):
                 to_parameters[last - 1], to_parameters[last] = to_out.sum(0), to_out.mT @ h
