@@ -46,7 +46,7 @@ class Check:
         lie within, limits included, with probability 1 - level or more.
         """
         lower, upper = self._expected.band(self.level / len(self.names))
-        return lower / self.num_simulations, upper / self.num_simulations
+        return lower.double() / self.num_simulations, upper.double() / self.num_simulations
 
     @cached_property
     def p_values(self) -> Tensor:
