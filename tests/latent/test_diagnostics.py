@@ -238,6 +238,14 @@ def test_the_band_of_many_numbers_is_left_as_often_as_stated():
     )
 
 
+@pytest.mark.parametrize("n", [50, 100, 333])
+def test_points_that_are_symmetric_have_a_symmetric_band_whatever_rounding_does(n):
+    expected = UniformCounts(torch.tensor([0.25, 0.5, 0.75]), n)
+    for level in (0.01, 0.05, 0.2):
+        lower, upper = expected.band(level)
+        assert torch.equal(lower + upper.flip(0), torch.full((3,), n))
+
+
 def test_one_point_is_a_binomial_test():
     expected = UniformCounts(torch.tensor([0.5]), 100)
     for count in (35, 50, 62):
