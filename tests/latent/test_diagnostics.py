@@ -546,7 +546,12 @@ def test_both_gaps_are_the_exact_ones_of_independent_gaussians(family):
     assert within(gap.total, evidence - bound)
     torch.testing.assert_close(gap.approximation.value + gap.amortisation.value, gap.total.value)
     assert gap.best_q.batch_shape == (2,)
-    assert gap.best_q.log_prob(X[:, :2]).shape == (2,)
+    assert gap.best_q.sample((5,)).shape == (5, 2, 2)
+    # At the middle of the first and beside that of the second.
+    z = MODEL.posterior(X).mean + torch.tensor([[0.0], [0.5]], dtype=DOUBLE)
+    torch.testing.assert_close(
+        gap.best_q.log_prob(z), best_diagonal(X).log_prob(z), rtol=0, atol=0.3
+    )
 
 
 def test_a_family_that_holds_the_posterior_has_no_approximation_gap():
