@@ -96,6 +96,7 @@ ORDER = [
     "flows",
     "latent",
     "objectives",
+    "diagnostics",
     "cases",
     "vae",
     "training",
