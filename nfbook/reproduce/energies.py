@@ -17,40 +17,56 @@ What was chosen here, and may differ from the paper:
 *   NICE's networks have one hidden layer, and its masks alternate.
 
 `VARIANTS` are settings to compare with, some of which fail. Each changes one thing.
+
+Example:
+    >>> len(jobs("book")), jobs("book")[0].name
+    (180, 'U1_planar_2_seed_0')
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim import Adam
+from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from nfbook._checks import check_type
 from nfbook.bayes import log_evidence_by_quadrature
 from nfbook.flows import NICE, AffineFlow, Chain, Flow, PlanarFlow, Transformed
 from nfbook.objectives import forward_kl, reverse_kl
-from nfbook.progress import progress_bar
 from nfbook.targets import TARGETS, EnergyTarget
+from nfbook.training import Checkpoints, ReverseKL, Trainer, constant, linear_annealing
 from nfbook.transforms import Box, Transform
 
-__all__ = ["QUICK", "SETTINGS", "VARIANTS", "Job", "Settings", "jobs", "make_flow", "run"]
+__all__ = ["PROTOCOLS", "TITLE", "VARIANTS", "Settings", "divergence", "jobs", "make_flow", "run"]
+
+TITLE = "Four energies in the plane: the divergence by flow and length"
+PROTOCOLS = ("book", "quick")
+VARIANTS: dict[str, dict[str, Any]] = {
+    "no_annealing": {"annealed": 0.0},
+    "no_affine_map": {"affine": False},
+    "near_zero": {"planar_start": "near zero"},
+    "centre": {"planar_start": "centre"},
+    "plane": {"support": "plane"},
+}
 
 
 @dataclass(frozen=True)
 class Settings:
-    """All that the numbers depend on.
+    """A job, and all on which it depends.
 
     Attributes:
-        targets: The energies, by their names in `TARGETS`.
-        families: The flows: "planar" or "nice".
-        lengths: The numbers of layers.
-        seeds: How many runs of each, from seed 0 on.
-        updates: The optimiser's steps in a run.
+        target: The energy, by its name in `TARGETS`.
+        family: The flow: "planar" or "nice".
+        length: The number of layers.
+        seed: The seed of the initial parameters and of all draws.
+        variant: What is changed, by its name in `VARIANTS`; empty for nothing.
+        protocol: "book" or "quick".
+        updates: The optimiser's steps.
         batch: The draws in one step.
         step_size: That of Adam at the start. It falls to zero as half a cosine.
         first_beta: The factor of the energy at the start.
@@ -64,20 +80,15 @@ class Settings:
             whose energy outside of the square is raised by half the squared distance from it, in
             units of 0.5, coordinate by coordinate.
         draws: How many fresh draws the divergence is estimated with.
-        points: How many points of the curve are kept.
-        variant_family: The flow that the variants are tried with.
-        variant_length: Its number of layers.
-        variant_seeds: How many runs of each variant.
-
-    Example:
-        >>> Settings(updates=100).batch == Settings().batch
-        True
+        every: How many updates lie between two points of the curve.
     """
 
-    targets: tuple[str, ...] = ("U1", "U2", "U3", "U4")
-    families: tuple[str, ...] = ("planar", "nice")
-    lengths: tuple[int, ...] = (2, 8, 32)
-    seeds: int = 5
+    target: str
+    family: str
+    length: int
+    seed: int
+    variant: str = ""
+    protocol: str = "book"
     updates: int = 10_000
     batch: int = 512
     step_size: float = 2e-2
@@ -88,147 +99,91 @@ class Settings:
     hidden: tuple[int, ...] = (32,)
     support: str = "square"
     draws: int = 100_000
-    points: int = 200
-    variant_family: str = "planar"
-    variant_length: int = 32
-    variant_seeds: int = 3
-
-
-SETTINGS = Settings()
-# The same path in seconds.
-QUICK = replace(
-    SETTINGS,
-    lengths=(2,),
-    seeds=1,
-    updates=10,
-    batch=32,
-    draws=100,
-    points=5,
-    variant_length=2,
-    variant_seeds=1,
-)
-
-VARIANTS: dict[str, dict[str, Any]] = {
-    "no annealing": {"annealed": 0.0},
-    "no affine map": {"affine": False},
-    "start near zero": {"planar_start": "near zero"},
-    "start in the centre": {"planar_start": "centre"},
-    "on the plane": {"support": "plane"},
-}
-
-
-@dataclass(frozen=True)
-class Job:
-    """One run, independent of all others.
-
-    Attributes:
-        target: The energy, by its name in `TARGETS`.
-        family: "planar" or "nice".
-        length: The number of layers.
-        seed: The seed of the initial parameters and of all draws.
-        variant: The settings that it has in place of the usual ones, by their name in `VARIANTS`;
-            empty for the usual ones.
-
-    Example:
-        >>> Job("U1", "planar", 8, 0).name
-        'U1-planar-8-0'
-    """
-
-    target: str
-    family: str
-    length: int
-    seed: int
-    variant: str = ""
+    every: int = 200
 
     @property
     def name(self) -> str:
-        """A name that no other job of the experiment has, fit for a file."""
-        parts = (self.target, self.family, self.length, self.seed, *self.variant.split())
-        return "-".join(map(str, parts))
+        """The name of the job within its protocol."""
+        model = f"{self.target}_{self.family}_{self.length}"
+        return "_".join(filter(None, [model, self.variant, f"seed_{self.seed}"]))
 
 
-def jobs(settings: Settings = SETTINGS) -> list[Job]:
-    """Return all runs: those of the figure, then those of the variants.
-
-    Example:
-        >>> len(jobs())
-        180
-    """
-    check_type("settings", settings, Settings, "Settings of the energies")
-    s = settings
-    figure = product(s.targets, s.families, s.lengths, range(s.seeds))
-    variants = product(VARIANTS, s.targets, range(s.variant_seeds))
-    return [Job(*each) for each in figure] + [
-        Job(target, s.variant_family, s.variant_length, seed, variant)
-        for variant, target, seed in variants
+def jobs(protocol: str) -> list[Settings]:
+    """Return the jobs of a protocol: those of the figure, then those of the variants."""
+    if protocol == "quick":
+        quick = Settings("U1", "planar", 2, 0, protocol="quick", updates=10, batch=32)
+        quick = replace(quick, draws=100, every=5)
+        return [quick, replace(quick, family="nice"), replace(quick, **VARIANTS["plane"])]
+    figure = product(TARGETS, ("planar", "nice"), (2, 8, 32), range(5))
+    variants = product(VARIANTS.items(), TARGETS, range(3))
+    return [Settings(*each) for each in figure] + [
+        Settings(target, "planar", 32, seed, variant, **change)
+        for (variant, change), target, seed in variants
     ]
 
 
-def run(job: Job, settings: Settings = SETTINGS, *, progress: bool = False) -> dict[str, Any]:
-    r"""Fit one flow to one target and measure how far it is from it.
-
-    Arguments:
-        job: What to run.
-        settings: How to run it.
-        progress: Whether to show a bar.
+def run(
+    job: Settings, *, checkpoints: Checkpoints | None = None, progress: bool = True
+) -> dict[str, Any]:
+    r"""Fit one flow to one target, and measure how far it is from it.
 
     Returns:
-        What JSON can hold: the job, the number of parameters, both divergences from fresh draws
-        with their standard errors, :math:`\mathrm{KL}(q \,\|\, p)` as ``kl`` and
-        :math:`\mathrm{KL}(p \,\|\, q)` as ``forward_kl`` (None on the plane, where there are no
-        exact draws), and ``curve``: the first one during training, averaged between the updates
-        that it names.
-
-    Raises:
-        TypeError: An argument has the wrong type.
-        ValueError: There is no target, family or variant of that name.
-
-    Example:
-        >>> result = run(Job("U1", "nice", 2, seed=0), QUICK)
-        >>> len(result["curve"]["kl"])
-        5
+        What JSON can hold: the number of parameters; both divergences from fresh draws with their
+        standard errors, :math:`\mathrm{KL}(q \,\|\, p)` as ``kl`` and
+        :math:`\mathrm{KL}(p \,\|\, q)` as ``forward_kl``, which is missing on the plane, where
+        there are no exact draws; and in ``history`` the first of them while training went on.
     """
-    check_type("job", job, Job, "a Job of the energies")
-    check_type("settings", settings, Settings, "Settings of the energies")
-    if job.variant:
-        settings = replace(settings, **_named("variant", job.variant, VARIANTS))
     generator = torch.Generator().manual_seed(job.seed)
-    flow = make_flow(job, settings, generator)
-    target = _named("target", job.target, TARGETS)(like=torch.empty(0, dtype=torch.float64))
-    exact = settings.support == "square"
+    flow = make_flow(job, generator)
+    target = TARGETS[job.target](like=torch.empty(0, dtype=torch.float64))
+    exact = job.support == "square"
     log_p = target.log_prob if exact else _tapered(target)
-    curve = _train(flow, log_p, settings, generator, progress=progress)
-    result = asdict(job) | {"parameters": sum(p.numel() for p in flow.parameters())}
+    rising = round(job.annealed * job.updates)
+    annealing = linear_annealing(job.first_beta, rising) if rising else constant
+    optimiser = Adam(flow.parameters(), job.step_size)
+    trainer = Trainer(
+        flow,
+        ReverseKL(log_p, job.batch, annealing),
+        None,
+        optimiser,
+        schedule=CosineAnnealingLR(optimiser, job.updates),
+        seed=job.seed,
+    )
+    history = trainer.fit(
+        job.updates,
+        validate=lambda _: {"kl": divergence(flow, log_p)},
+        every=job.every,
+        checkpoints=checkpoints,
+        progress=progress,
+    )
+    result: dict[str, Any] = {"parameters": sum(p.numel() for p in flow.parameters())}
     with torch.no_grad():
         q = flow.double()()
-        kl = {"kl": reverse_kl(log_p, q, settings.draws, generator=generator)}
+        found = {"kl": reverse_kl(log_p, q, job.draws, generator=generator)}
         if exact:
-            kl["forward_kl"] = forward_kl(target, q, settings.draws // 10, generator=generator)
-    for name, (value, error) in kl.items():
-        result |= {name: value.item(), f"{name}_error": error.item()}
-    return result | {"curve": curve}
+            found["forward_kl"] = forward_kl(target, q, job.draws // 10, generator=generator)
+    for name, (value, error) in found.items():
+        result[name] = [value.item(), error.item()]
+    curve = [round(kl, 4) for kl in history["kl"]]
+    return {**result, "history": {"step": history["step"], "kl": curve}}
 
 
-def make_flow(job: Job, settings: Settings, generator: torch.Generator | None = None) -> Flow:
-    """Return the flow of a job before it is trained.
+def divergence(flow: Flow, log_p: Callable[[Tensor], Tensor]) -> float:
+    """Return the divergence from a target, with fixed noise."""
+    generator = torch.Generator().manual_seed(0)
+    return ReverseKL(log_p, samples=2000)(flow, generator=generator).item()
 
-    Arguments:
-        job: What to make: its family and its length count.
-        settings: How: its affine map, its initial parameters, its support.
-        generator: The source of the initial parameters.
 
-    Raises:
-        ValueError: There is no family or start of that name.
-
-    Example:
-        >>> flow = make_flow(Job("U1", "planar", 8, 0), SETTINGS)
-        >>> flow().support.check(torch.tensor([[4.0, 0.0], [4.1, 0.0]]))
-        tensor([ True, False])
-    """
-    flow: Flow = _named("family", job.family, FAMILIES)(job.length, settings, generator)
-    if settings.affine:
+def make_flow(job: Settings, generator: torch.Generator | None = None) -> Flow:
+    """Return the flow of a job before it is trained."""
+    flow: Flow
+    if job.family == "planar":
+        flow = STARTS[job.planar_start](2, length=job.length, generator=generator)
+    else:
+        flow = NICE(2, length=job.length, hidden_features=job.hidden, generator=generator)
+    if job.affine:
         flow = Chain(AffineFlow(2), flow)
-    ending = _named("support", settings.support, ENDINGS)
+    ending = ENDINGS[job.support]
     return flow if ending is None else Transformed(flow, ending)
 
 
@@ -257,59 +212,11 @@ STARTS: dict[str, type[PlanarFlow]] = {
     "near zero": _SmallPlanar,
 }
 
-FAMILIES: dict[str, Callable[[int, Settings, torch.Generator | None], Flow]] = {
-    "planar": lambda length, settings, generator: _named("start", settings.planar_start, STARTS)(
-        2, length=length, generator=generator
-    ),
-    "nice": lambda length, settings, generator: NICE(
-        2, length=length, hidden_features=settings.hidden, generator=generator
-    ),
-}
-
 # What brings a flow's draws into its support.
 ENDINGS: dict[str, Transform | None] = {
     "square": Box(-EnergyTarget.bound, EnergyTarget.bound),
     "plane": None,
 }
-
-
-def _train(
-    flow: Flow,
-    log_p: Callable[[Tensor], Tensor],
-    settings: Settings,
-    generator: torch.Generator,
-    *,
-    progress: bool,
-) -> dict[str, list[float]]:
-    """Lower the divergence, in place, and return its curve."""
-    s = settings
-    optimiser = torch.optim.Adam(flow.parameters(), lr=s.step_size)
-    values = torch.empty(s.updates)
-    with progress_bar(s.updates, "updates", show=progress) as bar:
-        for i in range(s.updates):
-            done = i / s.updates
-            beta = _between(s.first_beta, 1.0, done / s.annealed) if s.annealed else 1.0
-            for group in optimiser.param_groups:
-                group["lr"] = s.step_size * _half_cosine(done)
-            z, log_q = flow().rsample_and_log_prob((s.batch,), generator=generator)
-            log_density = log_p(z)
-            loss = (log_q - beta * log_density).mean()
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            values[i] = (log_q - log_density).detach().mean()
-            bar.update()
-    pieces = values.tensor_split(min(s.points, s.updates))
-    ends = torch.tensor([len(piece) for piece in pieces]).cumsum(0)
-    return {"update": ends.tolist(), "kl": [piece.mean().item() for piece in pieces]}
-
-
-def _between(first: float, last: float, done: float) -> float:
-    return first + (last - first) * min(done, 1.0)
-
-
-def _half_cosine(done: float) -> float:
-    return 0.5 * (1 + math.cos(math.pi * done))
 
 
 def _tapered(target: EnergyTarget) -> Callable[[Tensor], Tensor]:
@@ -322,10 +229,3 @@ def _tapered(target: EnergyTarget) -> Callable[[Tensor], Tensor]:
     corner = torch.full((2,), 2 * target.bound, dtype=torch.float64)
     log_z = log_evidence_by_quadrature(log_density, -corner, corner, points=401).item()
     return lambda z: log_density(z) - log_z
-
-
-def _named(what: str, name: str, among: dict[str, Any]) -> Any:
-    """Return what a name stands for, or say which names there are."""
-    if name not in among:
-        raise ValueError(f"{what} must be one of {', '.join(among)}, got {name!r}")
-    return among[name]

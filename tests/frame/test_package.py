@@ -98,6 +98,7 @@ ORDER = [
     "objectives",
     "diagnostics",
     "cases",
+    "targets",
     "vae",
     "training",
     "reproduce",
