@@ -157,6 +157,11 @@ def test_a_transfer_that_breaks_off_goes_on(home):
     assert [seen[1] for seen in home.seen] == [None, "bytes=100000-", "bytes=100007-"]
 
 
+def test_as_long_as_something_comes_it_is_asked_for_more(home):
+    assert fetch(home, good(upto=30_000)) == CONTENT
+    assert len(home.seen) == 9
+
+
 def test_the_next_call_goes_on_where_the_last_one_gave_up(home):
     message = refusal(home, good(upto=100_000), good(upto=0))
     assert "it broke off after 100000 of 262144 bytes" in message
@@ -165,7 +170,7 @@ def test_the_next_call_goes_on_where_the_last_one_gave_up(home):
 
 
 def test_a_second_home_goes_on_where_the_first_one_broke_off(home):
-    steps = [good(upto=100_000)] + [status(503)] * 3 + [good()]
+    steps = [good(tag='"1"', upto=100_000)] + [status(503)] * 3 + [good(tag='"2"')]
     assert fetch(home, *steps, paths=("a", "b")) == CONTENT
     # The version of another home says nothing about this one's.
     assert home.seen[-1] == ("/b", "bytes=100000-", None)

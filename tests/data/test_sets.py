@@ -8,6 +8,7 @@ import os
 import socket
 import struct
 import sys
+import tomllib
 from collections import Counter
 from datetime import datetime
 from pathlib import Path
@@ -351,6 +352,17 @@ def test_no_day_of_weather_is_in_two_parts_or_next_to_another_part():
     assert not any(sum(counter.values()) for counter in left)
     for one, other in ((0, 1), (1, 2), (0, 2)):
         assert all(abs(a - b) > 1 for a in days[one] for b in days[other])
+
+
+def test_what_the_tables_read_is_packaged_with_its_terms():
+    with (files.PACKAGE.parents[1] / "pyproject.toml").open("rb") as file:
+        globs = tomllib.load(file)["tool"]["setuptools"]["package-data"]["nfbook"]
+    packaged = {path for glob in globs for path in files.PACKAGE.parent.glob(glob)}
+    for name in ("diamonds", "weather"):
+        assert {
+            files.PACKAGE / name / f"{name}.csv.gz",
+            files.PACKAGE / name / "LICENSE",
+        } <= packaged
 
 
 def test_a_table_is_read_afresh():
