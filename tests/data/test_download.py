@@ -212,6 +212,7 @@ def test_what_was_left_by_an_earlier_mishap_does_no_harm(home, rest):
     home.mine.mkdir(parents=True)
     (home.mine / "x.bin.part").write_bytes(rest)
     assert fetch(home, good()) == CONTENT
+    assert home.seen == [("/a", None, None)]
 
 
 def test_an_answer_with_other_bytes_than_those_asked_for_is_not_used(home):
@@ -313,7 +314,10 @@ def test_a_busy_server_is_asked_again(home):
 
 
 def test_off_line_the_message_says_so_and_where_to_put_the_file(home, monkeypatch):
+    asked = []
+
     def unknown(*arguments, **options):
+        asked.append(arguments)
         raise socket.gaierror(-2, "Name or service not known")
 
     monkeypatch.setattr("socket.getaddrinfo", unknown)
@@ -321,6 +325,7 @@ def test_off_line_the_message_says_so_and_where_to_put_the_file(home, monkeypatc
     for path in "ab":
         assert f"/{path}: there is no connection ([Errno -2] Name or service not known)" in message
     assert "Is this machine on line?" in message
+    assert len(asked) == 2
 
 
 def test_where_nobody_listens_the_message_says_so(home):
