@@ -442,7 +442,7 @@ def test_processes_that_download_at_once_do_it_once(home):
     for process in started:
         go(process)
     for process in started:
-        assert process.communicate(timeout=60)[0].strip() == str(home.mine / "x.bin")
+        assert process.communicate(timeout=180)[0].strip() == str(home.mine / "x.bin")
         assert process.returncode == 0
     assert (home.mine / "x.bin").read_bytes() == CONTENT
     assert len(home.seen) == 1
@@ -459,7 +459,7 @@ def test_a_process_that_waits_goes_on_where_a_killed_one_ended(home):
     time.sleep(0.1)
     assert len(home.seen) == 1
     first.send_signal(signal.SIGKILL)
-    assert second.communicate(timeout=60)[0].strip() == str(home.mine / "x.bin")
+    assert second.communicate(timeout=180)[0].strip() == str(home.mine / "x.bin")
     first.communicate()
     assert (home.mine / "x.bin").read_bytes() == CONTENT
     assert int(home.seen[1][1][6:-1]) >= 20_000

@@ -125,7 +125,7 @@ def test_mnist_is_read_from_idx_files(folder, monkeypatch):
 
 
 def test_binarised_mnist_is_read_from_its_authors_text(folder, monkeypatch):
-    module = importlib.import_module("nfbook.data.mnist")
+    module = importlib.import_module("nfbook.data.binarised_mnist")
     made = [pixels(n, 784, high=2) for n in (5, 3, 2)]
     texts = []
     for file, bits in zip(module.TEXTS, made, strict=True):
