@@ -13,11 +13,13 @@ if TYPE_CHECKING:
 __all__ = ["progress_bar"]
 
 
-def progress_bar(total: int, what: str, *, show: bool) -> tqdm[None]:
+def progress_bar(total: int, what: str, *, show: bool, unit: str = "it") -> tqdm[None]:
     """Return a bar that appears after two seconds and leaves nothing behind.
 
     It is drawn in a terminal and in a live notebook, never into a file. A notebook does not know
     whether its outputs will be stored: where they will, set the environment variable TQDM_DISABLE.
+
+    Bytes, of which there are many, are counted by the unit ``"B"``, and shown in k, M and G.
 
     Example:
         >>> with progress_bar(10, "EM", show=False) as bar:
@@ -28,4 +30,8 @@ def progress_bar(total: int, what: str, *, show: bool) -> tqdm[None]:
     check_type("progress", show, bool, "True or False")
     quiet = not show or bool(os.environ.get("TQDM_DISABLE"))
     # None: drawn unless the output is a file.
-    return tqdm(total=total, desc=what, delay=2, leave=False, disable=quiet or None)
+    disable = quiet or None
+    scale = unit == "B"
+    return tqdm(
+        total=total, desc=what, unit=unit, unit_scale=scale, delay=2, leave=False, disable=disable
+    )

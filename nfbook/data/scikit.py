@@ -7,7 +7,9 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-__all__ = ["diabetes", "digits"]
+from nfbook.data.splits import Splits, fixed_order
+
+__all__ = ["diabetes", "digits", "split_digits"]
 
 
 def _datasets(wanted: str) -> ModuleType:
@@ -73,4 +75,27 @@ def digits() -> tuple[Tensor, Tensor]:
     return (
         torch.tensor(images, dtype=torch.float64),
         torch.tensor(labels, dtype=torch.int64),
+    )
+
+
+def split_digits() -> tuple[Splits, Splits]:
+    """Return the images and labels of `digits` in a fixed random order and in three parts.
+
+    Returns:
+        Images, `(1297 | 250 | 250, 64)`, uint8 from 0 to 16, as `dequantise` with 17 levels takes
+        them; and labels, `(1297 | 250 | 250,)`, int64.
+
+    Raises:
+        ImportError: scikit-learn is not installed.
+
+    Example:
+        >>> images, labels = split_digits()
+        >>> images.test.shape, labels.test.shape
+        (torch.Size([250, 64]), torch.Size([250]))
+    """
+    images, labels = digits()
+    order, parts = fixed_order(len(images)), [1297, 250, 250]
+    return (
+        Splits(*images.to(torch.uint8)[order].split(parts)),
+        Splits(*labels[order].split(parts)),
     )

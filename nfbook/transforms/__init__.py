@@ -12,7 +12,7 @@ from nfbook.transforms.bounded import Box, Exp, Softplus
 from nfbook.transforms.continuous import Continuous, Solution, VectorField, rademacher
 from nfbook.transforms.coupling import Coupling, Groups, Partition
 from nfbook.transforms.data_units import DataUnits
-from nfbook.transforms.dequantise import dequantise, pixel_box, quantise
+from nfbook.transforms.dequantise import dequantise, dequantise_table, pixel_box, quantise
 from nfbook.transforms.dynamics import Langevin, Leapfrog, score
 from nfbook.transforms.elementwise import Affine
 from nfbook.transforms.fast.coupling import AffineCouplingStack
@@ -64,6 +64,7 @@ __all__ = [
     "Univariate",
     "VectorField",
     "dequantise",
+    "dequantise_table",
     "pixel_box",
     "plain_forms",
     "quantise",

@@ -1,14 +1,22 @@
-"""From images with whole numbers as pixels to vectors with a density, and back."""
+"""From whole numbers as pixels, or from rounded measurements, to vectors with a density."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from nfbook._checks import check_count, check_generator, check_real, check_type
+from nfbook._checks import (
+    check_count,
+    check_generator,
+    check_positive,
+    check_real,
+    check_same_dtype,
+    check_tensor,
+    check_type,
+)
 from nfbook.transforms.bounded import Box
 
-__all__ = ["dequantise", "pixel_box", "quantise", "within_cell"]
+__all__ = ["dequantise", "dequantise_table", "pixel_box", "quantise", "within_cell"]
 
 # How many machine epsilons lie between the edge of a cell and the nearest point that is drawn in
 # it. From x to its logit and back, at most one epsilon is lost for an alpha up to 1/4.
@@ -77,11 +85,69 @@ def within_cell(k: Tensor, u: Tensor, levels: int = 256) -> Tensor:
         >>> within_cell(torch.tensor([0, 3]), torch.tensor([0.5, 0.5]), levels=4) * 4
         tensor([0.5000, 3.5000])
     """
-    parts = int(1 / (2 * ROUNDINGS * torch.finfo(u.dtype).eps * levels))
+    parts = _parts(levels, u.dtype)
     if parts < 1:
         raise ValueError(f"levels must be few enough to be told apart in {u.dtype}, got {levels}")
-    middle = ((u * parts).floor().clamp(max=parts - 1) + 0.5) / parts
-    return (k + middle) / levels
+    return (k + _middle(u, parts)) / levels
+
+
+def _parts(cells: float, dtype: torch.dtype) -> int:
+    """Return into how many parts each one of so many cells can be cut."""
+    return int(1 / (2 * ROUNDINGS * torch.finfo(dtype).eps * cells))
+
+
+def _middle(u: Tensor, parts: int) -> Tensor:
+    return ((u * parts).floor().clamp(max=parts - 1) + 0.5) / parts
+
+
+def dequantise_table(
+    x: Tensor, spacing: Tensor, *, generator: torch.Generator | None = None
+) -> Tensor:
+    r"""Return rounded measurements with noise over the cells that were rounded to them.
+
+    .. math:: y_i = x_i + s_i \, (u_i - \tfrac{1}{2}), \qquad u_i \sim \mathcal{U}[0, 1).
+
+    Without the noise a density can grow without bound, as for pixels, see `dequantise`. Here the
+    columns keep their units, and a cell has the volume :math:`\prod_i s_i`. So
+
+    .. math:: \mathbb{E}_u \log p(\mathbf{y}) + \sum_i \log s_i
+
+    is a lower bound on the logarithm of the probability of the row as it was written down.
+
+    Arguments:
+        x: Rows on a grid, `(n, D)`.
+        spacing: The distance of neighbouring values in each column, :math:`s`, `(D,)`.
+        generator: The source of the noise; torch's global one if None.
+
+    Returns:
+        The rows with noise, `(n, D)`, each closer to its own grid point than to any other.
+
+    Raises:
+        TypeError: An argument is not a floating-point tensor, or their dtypes differ.
+        ValueError: The shapes do not fit, an element is not finite, a spacing is not positive, or
+            the dtype cannot tell the cells of a column apart.
+
+    Example:
+        >>> x, spacing = torch.tensor([[3.0, 0.5]]), torch.tensor([1.0, 0.1])
+        >>> y = dequantise_table(x, spacing, generator=torch.Generator().manual_seed(0))
+        >>> torch.allclose((y / spacing).round() * spacing, x)
+        True
+    """
+    sizes = check_tensor("x", x, ("n", "D"))
+    check_tensor("spacing", spacing, (sizes["D"],))
+    check_same_dtype(x=x, spacing=spacing)
+    check_positive("spacing", spacing)
+    check_generator(generator)
+    # Rounding, too, depends on how many cells away from zero a value is.
+    farthest = float((x.abs() / spacing).max())
+    parts = _parts(farthest + 1, x.dtype)
+    if parts < 1:
+        raise ValueError(
+            f"spacing must be wide enough for the cells to be told apart in {x.dtype}, "
+            f"got {farthest:.3g} of them between zero and x"
+        )
+    u = torch.rand(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+    return x + spacing * (_middle(u, parts) - 0.5)
 
 
 def quantise(x: Tensor, levels: int = 256) -> Tensor:
