@@ -97,8 +97,8 @@ ORDER = [
     "latent",
     "objectives",
     "cases",
-    "vae",
     "training",
+    "vae",
     "reproduce",
 ]
 
