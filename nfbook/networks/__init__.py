@@ -2,6 +2,7 @@
 
 from nfbook.networks._bound import BoundNetwork, Snapshot
 from nfbook.networks._layers import FirstLayer
+from nfbook.networks.convolutional import ConvolutionalDecoder, ConvolutionalEncoder
 from nfbook.networks.feedforward import Dense, Feedforward, Gated, Maxout
 from nfbook.networks.masked import BoundMaskedMLP, MaskedLinear, MaskedMLP
 from nfbook.networks.mlp import MLP
@@ -12,6 +13,8 @@ __all__ = [
     "BoundMaskedMLP",
     "BoundNetwork",
     "ConditionalParameters",
+    "ConvolutionalDecoder",
+    "ConvolutionalEncoder",
     "Dense",
     "Feedforward",
     "FirstLayer",

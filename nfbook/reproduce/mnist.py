@@ -21,19 +21,18 @@ Example:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Adam, Optimizer, RMSprop
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from nfbook.data.binarised_mnist import binarised_mnist
 from nfbook.data.minibatches import Minibatches
-from nfbook.data.scikit import digits
+from nfbook.data.scikit import split_digits
 from nfbook.data.splits import Splits
 from nfbook.flows import (
     IAF,
@@ -45,6 +44,7 @@ from nfbook.flows import (
     SylvesterFlow,
 )
 from nfbook.networks import Dense, Feedforward, Gated, Maxout
+from nfbook.reproduce.evaluation import evaluate, negative_bound
 from nfbook.training import (
     Annealing,
     Checkpoints,
@@ -65,8 +65,6 @@ __all__ = [
     "make_flow",
     "make_model",
     "make_optimiser",
-    "negative_bound",
-    "over_images",
     "run",
 ]
 
@@ -217,22 +215,9 @@ def run(
         checkpoints=checkpoints,
         progress=progress,
     )
-    best_step = trainer.load_best()
-    generator = torch.Generator().manual_seed(job.seed)
-    found = model.eval().evaluate(
-        data.test, job.importance_samples, generator=generator, progress=progress
-    )
     return {
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "best_step": best_step,
-        "validation": min(history["validation"]),
-        "negative_bound": over_images(-found.bound.value),
-        "kl": over_images(found.kl.value),
-        "negative_log_prob": over_images(-found.log_prob.value),
-        "importance_error": found.log_prob.standard_error.square().mean().sqrt().item()
-        / math.sqrt(len(data.test)),
-        "effective_sample_size": found.effective_sample_size.mean().item(),
-        "train_negative_bound": negative_bound(model, data.train[: len(data.test)]),
+        "best_step": trainer.load_best(),
+        **evaluate(model, data, job.importance_samples, job.seed, progress=progress),
         "history": {name: history[name] for name in history.columns},
     }
 
@@ -241,21 +226,5 @@ def load(job: Settings) -> Splits:
     """Return the images: MNIST's, or for the quick protocol the small ones of scikit-learn."""
     if job.data == "binarised_mnist":
         return binarised_mnist()
-    images, _ = digits()
-    return Splits(*(images >= 8).float().split([1397, 200, 200]))
-
-
-@torch.no_grad()
-def negative_bound(vae: VAE, images: Tensor) -> float:
-    """Return the mean of the negative bound over images, with one draw and fixed noise."""
-    generator = torch.Generator().manual_seed(0)
-    loss = NegativeELBO()
-    total = sum(
-        loss(vae, batch, generator=generator).item() * len(batch) for batch in images.split(500)
-    )
-    return total / len(images)
-
-
-def over_images(values: Tensor) -> list[float]:
-    """Return the mean over the images and its standard error."""
-    return [values.mean().item(), values.std().item() / math.sqrt(len(values))]
+    images, _ = split_digits()
+    return Splits(*((part >= 8).float() for part in images))

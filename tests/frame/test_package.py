@@ -99,8 +99,8 @@ ORDER = [
     "diagnostics",
     "cases",
     "targets",
-    "vae",
     "training",
+    "vae",
     "reproduce",
 ]
 

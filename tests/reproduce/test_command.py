@@ -1,6 +1,7 @@
 """The experiments as commands: the same path as the long runs, in seconds."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -9,7 +10,7 @@ import time
 
 import pytest
 
-from nfbook.reproduce import command, mnist
+from nfbook.reproduce import cifar10, command, energies, mnist
 from nfbook.training import Checkpoints
 
 
@@ -49,6 +50,25 @@ def test_from_data_to_a_merged_result(tmp_path, folders, capsys):
     assert merged["runs"][0]["result"] == one["result"]
     assert "quick: nice_2_seed_0" in merged["missing"]
     assert "book: planar_80_seed_0" in merged["missing"]
+
+
+@pytest.mark.parametrize("experiment", ["cifar10", "energies"])
+def test_the_other_experiments_take_the_same_path(tmp_path, folders, experiment):
+    quick = [experiment, "--quick", "--no-progress", *folders]
+    assert command.main(quick) == 0
+    assert command.main([*quick, "--merge"]) == 0
+    for run in stored(tmp_path, experiment)["result"]["runs"]:
+        assert run["settings"]["protocol"] == "quick"
+        assert run["result"]["history"]["step"][-1] == run["settings"]["updates"]
+
+
+def test_a_bound_of_patches_is_a_density(tmp_path, folders):
+    assert command.main(["cifar10", "--quick", "--no-progress", "--task", "1/2", *folders]) == 0
+    result = stored(tmp_path, "cifar10/quick_planar_2_seed_0")["result"]
+    bound, nll = result["negative_bound"], result["negative_log_prob"]
+    assert nll[0] < bound[0]
+    # A uniform density has 0 nats, and one of 64 pixels with 17 levels at least -64 log 17.
+    assert -64 * math.log(17) < nll[0] < 64 * math.log(17)
 
 
 def test_a_result_of_other_settings_is_refused(tmp_path, folders, capsys):
@@ -152,7 +172,8 @@ def test_the_book_and_the_paper_train_the_same_models():
 
 
 def test_every_name_is_one_job():
-    for protocol in mnist.PROTOCOLS:
-        names = [job.name for job in mnist.jobs(protocol)]
-        assert len(set(names)) == len(names)
-        assert {job.protocol for job in mnist.jobs(protocol)} == {protocol}
+    for experiment in (mnist, cifar10, energies):
+        for protocol in experiment.PROTOCOLS:
+            names = [job.name for job in experiment.jobs(protocol)]
+            assert len(set(names)) == len(names)
+            assert {job.protocol for job in experiment.jobs(protocol)} == {protocol}
