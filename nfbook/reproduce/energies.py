@@ -113,7 +113,8 @@ def jobs(protocol: str) -> list[Settings]:
     if protocol == "quick":
         quick = Settings("U1", "planar", 2, 0, protocol="quick", updates=10, batch=32)
         quick = replace(quick, draws=100, every=5)
-        return [quick, replace(quick, family="nice"), replace(quick, variant="plane", **VARIANTS["plane"])]
+        plane = replace(quick, variant="plane", **VARIANTS["plane"])
+        return [quick, replace(quick, family="nice"), plane]
     figure = product(TARGETS, ("planar", "nice"), (2, 8, 32), range(5))
     variants = product(VARIANTS.items(), TARGETS, range(3))
     return [Settings(*each) for each in figure] + [
