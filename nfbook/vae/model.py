@@ -147,7 +147,10 @@ class VAE(nn.Module):
                 wanted = " or ".join(map(str, contexts))
                 raise ValueError(f"{name} must have context {wanted}, got {part.context}")
         self.encoder, self.decoder, self.flow, self.prior_flow = encoder, decoder, flow, prior
-        self.gaussian = AffineFlow(self.latent_dim, context=units, hidden_features=())
+        # It starts at zero whatever is drawn, so torch's own generator is left alone.
+        self.gaussian = AffineFlow(
+            self.latent_dim, context=units, hidden_features=(), generator=torch.Generator()
+        )
 
     def _latent_dim(self, decoder: Decoder, prior: Flow | None) -> int:
         """Return the size d of z."""

@@ -1,0 +1,156 @@
+"""A model of given data in one line."""
+
+import math
+
+import pytest
+import torch
+from draws import rand, seeded
+
+from nfbook.data import digits
+from nfbook.flows import FAMILIES, PlanarFlow
+from nfbook.vae import (
+    BernoulliDecoder,
+    GaussianDecoder,
+    LogitNormalDecoder,
+    Standardised,
+    fit_vae,
+)
+
+QUICK = {"widths": (32,), "updates": 150, "progress": False, "learning_rate": 5e-3}
+
+
+def pixels() -> torch.Tensor:
+    """Return digits as whole numbers from 0 to 16."""
+    return digits()[0][:600].to(torch.uint8)
+
+
+def entropy_of_independent_pixels(x: torch.Tensor) -> float:
+    """Return the code length of binary images that only knows how often each pixel is black."""
+    p = x.mean(0).clamp(1e-6, 1 - 1e-6)
+    return float(-(p * p.log() + (1 - p) * (1 - p).log()).sum())
+
+
+def test_binary_images_are_compressed():
+    """They are four prototypes with a few pixels flipped, so independent ones would be costly."""
+    prototypes = rand(4, 32) > 0
+    kinds = torch.randint(4, (400,), generator=seeded(2))
+    x = (prototypes[kinds] ^ (rand(400, 32, seed=3) > 2)).float()
+    model, history = fit_vae(x, 2, flow="planar", length=2, generator=seeded(1), **QUICK)
+    assert isinstance(model.decoder, BernoulliDecoder)
+    assert isinstance(model.flow, PlanarFlow)
+    assert not model.training
+    assert history["step"][-1] == QUICK["updates"]
+    assert min(history["validation"]) < 0.9 * entropy_of_independent_pixels(x)
+    found = model.log_prob_importance(x[:100], 20, generator=seeded(2), progress=False)
+    assert -found.value.mean() < 0.9 * entropy_of_independent_pixels(x)
+
+
+@pytest.mark.parametrize("flow", [None, *FAMILIES])
+def test_every_family_may_be_the_posterior(flow: str | None):
+    x = (rand(20, 6) > 0).float()
+    model, _ = fit_vae(x, 2, flow=flow, length=2, updates=2, progress=False)
+    assert isinstance(model.flow, type(None) if flow is None else FAMILIES[flow])
+    assert model.posterior(x).rsample().isfinite().all()
+
+
+def test_the_best_parameters_are_kept():
+    """With so few data and so many updates the last ones are not those."""
+    x = (rand(20, 30) > 0).double()
+    model, history = fit_vae(
+        x, 4, updates=100, learning_rate=1e-2, generator=seeded(3), progress=False
+    )
+    best, last = min(history["validation"]), history["validation"][-1]
+    assert last > 1.05 * best
+    # They have learnt next to nothing; the last ones know the rows that they have seen.
+    bound = model.evaluate(x, 20, generator=seeded(4), progress=False).bound.value.mean()
+    assert abs(-bound - 30 * math.log(2)) < 3
+
+
+def test_whole_numbers_take_a_logit_normal_likelihood_and_new_noise():
+    k = pixels()
+    model, history = fit_vae(k, 4, levels=17, generator=seeded(5), **QUICK)
+    assert isinstance(model.decoder, LogitNormalDecoder)
+    # As a density on (0, 1): that of independent and uniform pixels is 0.
+    assert min(history["validation"]) < 0
+    drawn, _ = model.sample(5, generator=seeded(6))
+    assert drawn.min() > -0.01
+    assert drawn.max() < 1.01
+
+
+def test_numbers_take_a_gaussian_in_their_own_units():
+    """So a change of units by the factor a lowers each log density by D log a."""
+    x = (rand(300, 5) @ rand(5, 5, seed=1)) + 3
+    unit, bounds = 1000.0, []
+    for data in (x, unit * x - 7e4):
+        model, history = fit_vae(data, 2, generator=seeded(7), **QUICK)
+        assert isinstance(model.decoder, GaussianDecoder)
+        assert isinstance(model.encoder, Standardised)
+        bounds.append(torch.tensor(history["validation"]))
+    shift = torch.full_like(bounds[0], 5 * math.log(unit))
+    torch.testing.assert_close(bounds[1] - bounds[0], shift, rtol=1e-4, atol=0)
+    deviation = x.std(0)
+    independent = 0.5 * math.log(2 * math.pi * math.e) * 5 + deviation.log().sum()
+    assert bounds[0].min() < independent
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_dtype_stays_and_the_generator_is_the_only_source(dtype: torch.dtype):
+    x = (rand(40, 6) > 0).to(dtype)
+    before = torch.get_rng_state()
+    models = [
+        fit_vae(x, 2, flow="planar", updates=20, generator=seeded(8), progress=False)[0]
+        for _ in range(2)
+    ]
+    assert torch.equal(torch.get_rng_state(), before)
+    first, second = (list(model.parameters()) for model in models)
+    assert {p.dtype for p in first} == {dtype}
+    assert all(map(torch.equal, first, second))
+    assert isinstance(models[0].flow, PlanarFlow)
+
+
+def test_a_batch_is_at_most_all_of_the_data():
+    model, _ = fit_vae(rand(3, 2), 1, updates=5, progress=False)
+    assert model.latent_means(rand(3, 2)).shape == (3, 1)
+
+
+@pytest.mark.parametrize(
+    ("x", "change", "error", "message"),
+    [
+        ([1.0], {}, TypeError, "x must be a torch.Tensor, got list"),
+        (rand(5), {}, ValueError, r"x must have shape \(n, D\), got \(5,\)"),
+        (torch.ones(5, dtype=torch.uint8), {}, ValueError, r"x must have shape \(n, D\)"),
+        (rand(1, 3), {}, ValueError, "x must have at least 2 rows"),
+        (rand(5, 3) / 0, {}, ValueError, "x must be finite"),
+        (rand(5, 3), {"latent_dim": 0}, ValueError, "latent_dim must be at least 1"),
+        (rand(5, 3), {"updates": 0}, ValueError, "updates must be at least 1"),
+        (rand(5, 3), {"batch": 2.0}, TypeError, "batch must be an int"),
+        (rand(5, 3), {"learning_rate": 0.0}, ValueError, "learning_rate must be positive"),
+        (rand(5, 3), {"validation": 1.0}, ValueError, "validation must lie strictly between"),
+        (rand(5, 3), {"generator": 3}, TypeError, "generator must be a torch.Generator"),
+        (rand(5, 3), {"widths": ()}, ValueError, "widths must hold at least one width"),
+        (rand(5, 3), {"flow": "plane"}, ValueError, "flow must be one of planar, .* got 'plane'"),
+        (
+            rand(5, 3),
+            {"likelihood": "poisson"},
+            ValueError,
+            "likelihood must be one of bernoulli, gaussian, logit-normal or None, got 'poisson'",
+        ),
+        (rand(5, 3), {"likelihood": "bernoulli"}, ValueError, "x must hold only 0 and 1"),
+        (rand(5, 3), {"likelihood": "logit-normal"}, ValueError, "x must lie strictly between"),
+        (
+            torch.ones(5, 3, dtype=torch.uint8),
+            {"likelihood": "bernoulli"},
+            TypeError,
+            "x must be a floating-point tensor of 0 and 1 for bernoulli, got torch.uint8",
+        ),
+        (
+            torch.full((5, 3), 16, dtype=torch.uint8),
+            {"levels": 16},
+            ValueError,
+            "k must lie between 0 and 15",
+        ),
+    ],
+)
+def test_refusals(x: object, change: dict, error: type[Exception], message: str):
+    with pytest.raises(error, match=message):
+        fit_vae(x, **({"progress": False} | change))
