@@ -129,7 +129,8 @@ class Together(Alone):
 
     def setup(self, module: nn.Module, optimiser: Optimizer) -> tuple[Any, Any]:
         """Start all processes from the first one's parameters, and average their gradients."""
-        return self.fabric.setup(module, optimiser)
+        shared, wrapped = self.fabric.setup(module, optimiser)
+        return shared, wrapped
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Return Fabric's context, in which a loss is computed."""

@@ -145,7 +145,8 @@ class VAE(nn.Module):
 
     def posterior(self, x: Tensor) -> Distribution:
         r"""Return :math:`q(\mathbf{z} \mid \mathbf{x}, \phi)` for each x, `(*, D)`."""
-        units = self.encoder(x)
+        # Within torch.autocast the encoder's last product is rounded, and a flow takes full precision.
+        units = self.encoder(x).to(self.gaussian.like.dtype)
         gaussian = self.gaussian.transform(units)
         assert isinstance(gaussian, Compose)
         if self.flow is None:
