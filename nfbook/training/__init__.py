@@ -8,7 +8,14 @@ from nfbook.training.checkpoints import CheckpointError, Checkpoints, load_state
 from nfbook.training.finite import TrainingError
 from nfbook.training.history import TrainingHistory
 from nfbook.training.loop import Trainer
-from nfbook.training.losses import Loss, MaximumLikelihood, NegativeELBO, ReverseKL
+from nfbook.training.losses import (
+    Loss,
+    MaximumLikelihood,
+    NegativeELBO,
+    NegativeImportanceBound,
+    ReverseKL,
+)
+from nfbook.training.path_gradients import draw_and_path_log_prob
 
 __all__ = [
     "Annealing",
@@ -18,12 +25,14 @@ __all__ = [
     "Loss",
     "MaximumLikelihood",
     "NegativeELBO",
+    "NegativeImportanceBound",
     "ReverseKL",
     "Trainer",
     "TrainingError",
     "TrainingHistory",
     "WorkerLostError",
     "constant",
+    "draw_and_path_log_prob",
     "exponential_average",
     "linear_annealing",
     "load_state",

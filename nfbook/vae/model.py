@@ -145,7 +145,7 @@ class VAE(nn.Module):
 
     def posterior(self, x: Tensor) -> Distribution:
         r"""Return :math:`q(\mathbf{z} \mid \mathbf{x}, \phi)` for each x, `(*, D)`."""
-        # Within torch.autocast the encoder's last product is rounded, and a flow takes full precision.
+        # Within torch.autocast the units are rounded numbers, and a flow takes its own dtype.
         units = self.encoder(x).to(self.gaussian.like.dtype)
         gaussian = self.gaussian.transform(units)
         assert isinstance(gaussian, Compose)
