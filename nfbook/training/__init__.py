@@ -1,7 +1,6 @@
 """Training: one loop for all models, what it minimises, and checkpoints to go on from."""
 
 from nfbook.training._signals import Interrupted
-from nfbook.training._workers import WorkerLostError
 from nfbook.training.annealing import Annealing, constant, linear_annealing
 from nfbook.training.averaging import exponential_average
 from nfbook.training.checkpoints import CheckpointError, Checkpoints, load_state, save_state
@@ -16,6 +15,7 @@ from nfbook.training.losses import (
     ReverseKL,
 )
 from nfbook.training.path_gradients import draw_and_path_log_prob
+from nfbook.training.scale import WorkerLostError
 
 __all__ = [
     "Annealing",

@@ -1,10 +1,10 @@
-"""Where the loop runs: in this process alone, or in several that share every batch."""
+"""Where the loop runs: in this process alone, if nothing else is said."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,14 +12,7 @@ from torch.optim import Optimizer
 
 from nfbook._checks import check_type
 
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
-
-__all__ = ["Alone", "LossOf", "Together", "WorkerLostError", "find_device"]
-
-
-class WorkerLostError(RuntimeError):
-    """Another process of the run has ended or does not answer."""
+__all__ = ["Alone", "LossOf", "find_device"]
 
 
 def find_device(wanted: str | torch.device) -> torch.device:
@@ -110,67 +103,5 @@ class Alone:
         loss.backward()
 
     def gather(self, values: Tensor) -> Tensor:
-        """Return what each process has, `(count, ...)`."""
+        """Return what each process has, whole numbers `(count, ...)`."""
         return values.unsqueeze(0)
-
-
-class Together(Alone):
-    """One of several processes, under Lightning Fabric.
-
-    Arguments:
-        fabric: A ``lightning_fabric.Fabric``. It is launched, if it was not yet.
-    """
-
-    def __init__(self, fabric: Fabric) -> None:
-        fabric.launch()
-        super().__init__(fabric.device, None)
-        self.fabric = fabric
-        self.rank, self.count = fabric.global_rank, fabric.world_size
-
-    def setup(self, module: nn.Module, optimiser: Optimizer) -> tuple[Any, Any]:
-        """Start all processes from the first one's parameters, and average their gradients."""
-        shared, wrapped = self.fabric.setup(module, optimiser)
-        return shared, wrapped
-
-    def autocast(self) -> AbstractContextManager[Any]:
-        """Return Fabric's context, in which a loss is computed."""
-        return self.fabric.autocast()
-
-    def part(self, batch: Any) -> Any:
-        """Return this process's part of a batch, on its device."""
-        if not isinstance(batch, Tensor):
-            return super().part(batch)
-        if len(batch) % self.count:
-            raise ValueError(
-                f"a batch must split evenly among {self.count} processes, got {len(batch)} rows"
-            )
-        return super().part(batch.chunk(self.count)[self.rank])
-
-    def mean(self, value: Tensor) -> float:
-        """Return the mean of a number over all processes."""
-        mean: Tensor = self._ask(self.fabric.all_reduce, value.detach(), reduce_op="mean")
-        return mean.item()
-
-    def any(self, flag: bool) -> bool:
-        """Return whether a flag is up in one of them."""
-        return self.mean(torch.tensor(float(flag), device=self.device)) > 0
-
-    def backward(self, loss: Tensor) -> None:
-        """Put the gradients of the mean loss into the parameters."""
-        self._ask(self.fabric.backward, loss)
-
-    def gather(self, values: Tensor) -> Tensor:
-        """Return what each process has, `(count, ...)`."""
-        everyone: Tensor = self._ask(self.fabric.all_gather, values.to(self.device))
-        return everyone.reshape(self.count, *values.shape).cpu()
-
-    def _ask(self, function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-        try:
-            return function(*arguments, **named)
-        except RuntimeError as error:
-            if self.count == 1:
-                raise
-            raise WorkerLostError(
-                f"process {self.rank} of {self.count} has no answer from another one; "
-                "start all of them again, and the run goes on from its last checkpoint"
-            ) from error

@@ -79,10 +79,13 @@ def explain(model: nn.Module, batch: Any, run: Callable[[], Tensor]) -> tuple[st
         forward = bool(found)
         if loss.requires_grad:
             loss.backward()
+    is_finite = _is_finite(loss)
     # A finite loss may have a gradient that is not; and one that is not has no use for gradients.
-    if found and (forward or _is_finite(loss)):
+    if found and (forward or is_finite):
         what, name, kind = found[0]
         return f"the first that is not finite is the {what} of {_called(name)}, a {kind}", name
+    if is_finite:
+        return "all is finite in this process's part of the batch", None
     return "the outputs of all modules are finite, so it is what the loss makes of them", None
 
 

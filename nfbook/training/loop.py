@@ -18,11 +18,12 @@ from nfbook._checks import check_callable, check_count, check_real, check_type
 from nfbook.progress import progress_bar
 from nfbook.training._randomness import OwnRandomness
 from nfbook.training._signals import Interrupted, stop_between_steps
-from nfbook.training._workers import Alone, LossOf, Together
+from nfbook.training._workers import Alone, LossOf
 from nfbook.training.checkpoints import CheckpointError, Checkpoints, check_fits
 from nfbook.training.finite import TrainingError, explain, gradient_norm
 from nfbook.training.history import TrainingHistory
 from nfbook.training.losses import Loss
+from nfbook.training.scale import Together
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

@@ -199,7 +199,8 @@ def solve_transposed(a: Tensor, b: Tensor, slope: Tensor, inner: Tensor, v: Tens
     right = a.mT @ v.unsqueeze(-1)
     system = identity + inner.mT * slope.unsqueeze(-2)
     found = torch.linalg.solve_triangular(system, right, upper=False)
-    return v - (b @ (slope.unsqueeze(-1) * found)).squeeze(-1)
+    moved: Tensor = b @ (slope.unsqueeze(-1) * found)
+    return v - moved.squeeze(-1)
 
 
 class _Known(torch.autograd.Function):
@@ -212,7 +213,8 @@ class _Known(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return solve_transposed(*ctx.saved_tensors, grad), None, None, None, None, None
+        a, b, slope, inner = ctx.saved_tensors
+        return solve_transposed(a, b, slope, inner, grad), None, None, None, None, None
 
 
 def stop_gradients(value: Any) -> Any:
