@@ -37,10 +37,10 @@ class OwnRandomness:
         seed += rank << 32
         self.generator = torch.Generator(device).manual_seed(seed)
         # What draws without a generator of its own, as dropout does, starts here too.
-        self._cuda = device if device.type == "cuda" else None
         self._global = {"global": torch.Generator().manual_seed(seed + 1).get_state()}
+        self._cuda = device if device.type == "cuda" else None
         if self._cuda is not None:
-            start = torch.Generator(self._cuda).manual_seed(seed + 1)
+            start = torch.Generator(device).manual_seed(seed + 1)
             self._global["global_cuda"] = start.get_state()
         self._is_lent = False
 
@@ -95,12 +95,13 @@ class OwnRandomness:
         return dict(state) if not workers.rank else {**state, **others[workers.rank - 1]}
 
     def _torchs(self) -> dict[str, Tensor]:
-        states = {"global": torch.get_rng_state()}
-        if self._cuda is not None:
-            states["global_cuda"] = torch.cuda.get_rng_state(self._cuda)
+        states, device = {"global": torch.get_rng_state()}, self._cuda
+        if device is not None:
+            states["global_cuda"] = torch.cuda.get_rng_state(device)
         return states
 
     def _set_torchs(self, states: Mapping[str, Tensor]) -> None:
+        device = self._cuda
         torch.set_rng_state(states["global"])
-        if self._cuda is not None:
-            torch.cuda.set_rng_state(states["global_cuda"], self._cuda)
+        if device is not None:
+            torch.cuda.set_rng_state(states["global_cuda"], device)

@@ -66,6 +66,14 @@ def load_state(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: The file is cut short, was changed, or is something else.
         FileNotFoundError: There is no such file.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "state"
+        ...     save_state(path, {"weights": torch.ones(2), "best": None})
+        ...     load_state(path)["weights"]
+        tensor([1., 1.])
     """
     from safetensors import SafetensorError, safe_open
 

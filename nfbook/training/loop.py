@@ -193,28 +193,28 @@ class Trainer:
         if patience is not None:
             check_count("patience", patience)
             check_callable("validate", validate)
-        self._go_on_from(checkpoints)
         first, name = self._workers.rank == 0, type(self.model).__name__
-        with (
-            self._random.lent_to_torch(),
-            stop_between_steps() as stop,
-            progress_bar(steps, f"Training {name}", show=progress and first) as bar,
-        ):
-            bar.update(self.step)
-            started = time.perf_counter() - self._seconds
-            while self.step < steps and not self._is_over(patience):
-                self._sum += self.update()
-                self._count += 1
-                bar.update()
-                due = self.step % every == 0 or self.step == steps
-                stopped = self._workers.any(stop.is_set())
-                self._seconds = time.perf_counter() - started
-                if due:
-                    self._look(validate)
-                if due or stopped:
-                    self._save(checkpoints)
-                if stopped and self.step < steps:
-                    raise Interrupted(f"stopped after step {self.step} of {steps}")
+        with stop_between_steps() as stop:
+            self._go_on_from(checkpoints)
+            with (
+                self._random.lent_to_torch(),
+                progress_bar(steps, f"Training {name}", show=progress and first) as bar,
+            ):
+                bar.update(self.step)
+                started, stopped = time.perf_counter() - self._seconds, False
+                while self.step < steps and not stopped and not self._is_over(patience):
+                    self._sum += self.update()
+                    self._count += 1
+                    bar.update()
+                    due = self.step % every == 0 or self.step == steps
+                    stopped = self._workers.any(stop.is_set())
+                    self._seconds = time.perf_counter() - started
+                    if due:
+                        self._look(validate)
+                    if due or stopped:
+                        self._save(checkpoints)
+            if self._workers.any(stopped or stop.is_set()):
+                raise Interrupted(f"stopped after step {self.step} of {steps}")
         return self.history
 
     def _look(self, validate: Validate | None) -> None:

@@ -381,6 +381,24 @@ def test_a_signal_ends_the_run_after_a_step_with_a_checkpoint(tmp_path, number):
     assert torch.equal(one.weight, other.weight)
 
 
+def test_a_signal_while_a_checkpoint_is_read_or_after_the_last_step_is_not_lost(tmp_path):
+    """Within libraries that read, a KeyboardInterrupt comes out as some other error."""
+    latest = Checkpoints.latest
+
+    def struck(checkpoints):
+        os.kill(os.getpid(), signal.SIGINT)
+        return latest(checkpoints)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Checkpoints, "latest", struck)
+        for steps, after in ((3, 1), (1, 1)):
+            with pytest.raises(Interrupted, match=f"stopped after step {after} of {steps}"):
+                trainer_of(linear()).fit(
+                    steps, checkpoints=Checkpoints(tmp_path), progress=False
+                )  # fmt: skip
+    assert Checkpoints(tmp_path).steps() == [1]
+
+
 def test_the_second_ctrl_c_stops_at_once(tmp_path):
     def struck(*arguments):
         os.kill(os.getpid(), signal.SIGINT)
