@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["TrainingError", "explain", "gradient_norm"]
+__all__ = ["TrainingError", "explain", "failure", "gradient_norm"]
 
 
 class TrainingError(RuntimeError):
@@ -87,6 +87,28 @@ def explain(model: nn.Module, batch: Any, run: Callable[[], Tensor]) -> tuple[st
     if is_finite:
         return "all is finite in this process's part of the batch", None
     return "the outputs of all modules are finite, so it is what the loss makes of them", None
+
+
+def failure(
+    what: str,
+    model: nn.Module,
+    batch: Any,
+    run: Callable[[], Tensor],
+    step: int,
+    rows: Tensor | None,
+) -> TrainingError:
+    """Return the error that says what is not finite, where it comes from, and of which rows.
+
+    Example:
+        >>> model = nn.Linear(1, 1)
+        >>> x = torch.tensor([[0.0], [torch.inf]])
+        >>> print(failure("the loss is inf", model, x, print, 7, torch.tensor([3, 8])))
+        the loss is inf: the batch itself is not finite, in its places 1; the batch holds the rows
+        [3, 8] of the data
+    """
+    where, module = explain(model, batch, run)
+    known = "" if rows is None else f"; the batch holds the rows {rows.tolist()} of the data"
+    return TrainingError(f"{what}: {where}{known}", step=step, rows=rows, module=module)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from nfbook.training._randomness import OwnRandomness
 from nfbook.training._signals import Interrupted, stop_between_steps
 from nfbook.training._workers import Alone, LossOf
 from nfbook.training.checkpoints import CheckpointError, Checkpoints, check_fits
-from nfbook.training.finite import TrainingError, explain, gradient_norm
+from nfbook.training.finite import TrainingError, failure, gradient_norm
 from nfbook.training.history import TrainingHistory
 from nfbook.training.losses import Loss
 from nfbook.training.scale import Together
@@ -55,7 +55,8 @@ class Trainer:
             None for where the model is.
         autocast: The dtype of matrix products, as ``torch.bfloat16``; None for the parameters' own.
         compiled: Whether ``torch.compile`` compiles the loss with all that it calls. The first
-            steps take up to minutes then.
+            steps take up to minutes then. Compiled code draws from torch's own generator, so the
+            noise is another one, and still follows from the seed.
         fabric: A ``lightning_fabric.Fabric``, for several processes, see `nfbook.training.scale`.
             It chooses device and precision.
         seed: Of all random numbers of the steps: the loss's and those of dropout.
@@ -101,12 +102,13 @@ class Trainer:
         check_type("schedule", schedule, LRScheduler | None, "a schedule of torch or None")
         check_type("average", average, AveragedModel | None, "an AveragedModel or None")
         check_type("autocast", autocast, torch.dtype | None, "a torch.dtype or None")
+        check_type("compiled", compiled, bool, "True or False")
         check_count("seed", seed, minimum=0)
         if clip is not None and not check_real("clip", clip) > 0:
             raise ValueError(f"clip must be above 0, got {clip}")
         if fabric is not None and (device is not None or autocast is not None):
             raise ValueError("device and autocast must be None with fabric, which chooses them")
-        self.model, self.loss, self.data = model, loss, data
+        self.model, self.loss, self.data, self._compiled = model, loss, data, compiled
         self.optimiser, self.schedule, self.clip = optimiser, schedule, clip
         self.average = average
         self._workers = Alone(device, autocast) if fabric is None else Together(fabric)
@@ -122,9 +124,9 @@ class Trainer:
         self._sum, self._count, self._seconds = 0.0, 0, 0.0
 
     @property
-    def generator(self) -> torch.Generator:
-        """The source of the loss's random numbers."""
-        return self._random.generator
+    def generator(self) -> torch.Generator | None:
+        """The source of the loss's random numbers; None for torch's own, as compiled code wants."""
+        return None if self._compiled else self._random.generator
 
     def update(self) -> float:
         """Make one step, and return the loss before it.
@@ -251,13 +253,9 @@ class Trainer:
             with self._workers.autocast(), torch.enable_grad():
                 return self.loss(self.model, batch, self.step, self.generator)
 
-        where, module = explain(self.model, batch, run)
-        message = f"the {what} at step {self.step}: {where}"
         rows = getattr(self.data, "rows", None)
-        if rows is not None:
-            rows = self._workers.part(rows)
-            message += f"; the batch holds the rows {rows.tolist()} of the data"
-        return TrainingError(message, step=self.step, rows=rows, module=module)
+        rows = None if rows is None else self._workers.part(rows)
+        return failure(f"the {what} at step {self.step}", self.model, batch, run, self.step, rows)
 
     def load_best(self) -> int:
         """Give the model the parameters with the lowest validation loss, and return their step."""

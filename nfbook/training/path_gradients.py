@@ -143,7 +143,7 @@ def _(transform: PlanarStack, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         x = (w @ z.unsqueeze(-1)).squeeze(-1) + transform.b
         for k in range(x.shape[-1] - 1):  # each layer moves what the later ones see
             x[..., k + 1 :] += gram[..., k + 1 :, k] * torch.tanh(x[..., k : k + 1])
-    return _through(transform, z, y, u_hat.mT, w.mT, x, gram.triu())
+    return _through(transform, z, y, u_hat.mT, w.mT, x, gram)
 
 
 @go_back.register
@@ -184,7 +184,7 @@ def solve_transposed(a: Tensor, b: Tensor, slope: Tensor, inner: Tensor, v: Tens
         a: A, `(*, D, K)`.
         b: B, `(*, D, K)`.
         slope: The diagonal of H, `(*, K)`.
-        inner: The upper triangle T, `(*, K, K)`.
+        inner: T, `(*, K, K)`. What stands below the diagonal is not looked at.
         v: `(*, D)`.
 
     Example:
