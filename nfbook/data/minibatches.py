@@ -26,6 +26,9 @@ class Minibatches:
         size: The number of observations in a batch, at most n.
         seed: The seed of the shuffles.
 
+    Attributes:
+        rows: The rows that the last batch holds, `(size,)`; None before the first.
+
     Raises:
         TypeError: The observations are not a tensor, or a number is not an int.
         ValueError: The batch is larger than the data, or the companions have another n.
@@ -54,6 +57,7 @@ class Minibatches:
             )
         self.x, self.companions, self.size, self.seed = x, companions, size, seed
         self.epoch = self.position = 0
+        self.rows: Tensor | None = None
         self._order = self._shuffle()
 
     def __len__(self) -> int:
@@ -66,7 +70,7 @@ class Minibatches:
     def __next__(self) -> Any:
         """Return the next batch, `(size, ...)`."""
         start = self.position * self.size
-        rows = self._order[start : start + self.size]
+        self.rows = rows = self._order[start : start + self.size]
         self.position += 1
         if self.position == len(self):
             self.epoch, self.position = self.epoch + 1, 0

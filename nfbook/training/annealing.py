@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from nfbook._checks import check_count, check_fraction
+from nfbook._checks import check_count, check_real
 
 __all__ = ["Annealing", "constant", "linear_annealing"]
 
@@ -29,7 +29,8 @@ def linear_annealing(start: float = 0.01, updates: int = 10_000) -> Annealing:
     (2015), section 6.1.
 
     Arguments:
-        start: The weight :math:`\beta_0` of the first update, from 0 to 1.
+        start: The weight :math:`\beta_0` of the first update, from 0, as the warm-up of the
+            divergence has it, to 1.
         updates: The number T of updates in which the weight would rise by 1.
 
     Raises:
@@ -41,6 +42,7 @@ def linear_annealing(start: float = 0.01, updates: int = 10_000) -> Annealing:
         >>> beta(0), beta(5_000), beta(20_000)
         (0.01, 0.51, 1)
     """
-    check_fraction("start", start)
+    if not 0 <= check_real("start", start) <= 1:
+        raise ValueError(f"start must lie between 0 and 1, got {start}")
     check_count("updates", updates)
     return lambda step: min(1, start + step / updates)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import warnings
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from torch import Tensor
 from nfbook._checks import check_count, check_type
 from nfbook._files import write_in_one_step
 
-__all__ = ["CheckpointError", "Checkpoints", "load_state", "save_state"]
+__all__ = ["CheckpointError", "Checkpoints", "check_fits", "load_state", "save_state"]
 
 FORMAT = "nfbook checkpoint 1"
 
@@ -65,25 +66,37 @@ def load_state(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: The file is cut short, was changed, or is something else.
         FileNotFoundError: There is no such file.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "state"
+        ...     save_state(path, {"weights": torch.ones(2), "best": None})
+        ...     load_state(path)["weights"]
+        tensor([1., 1.])
     """
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
+            if metadata.get("format") != FORMAT or not {"state", "sha256"} <= metadata.keys():
                 raise CheckpointError(f"{path} is not a checkpoint of nfbook")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise CheckpointError(f"{path} is cut short or is not a checkpoint: {error}") from None
-    if _digest(metadata["state"], tensors) != metadata.get("sha256"):
+    if _digest(metadata["state"], tensors) != metadata["sha256"]:
         raise CheckpointError(f"{path} was changed after it was written")
+    # Copies: what safe_open returns is the file itself, mapped into memory.
+    tensors = {name: tensor.clone() for name, tensor in tensors.items()}
     state: dict[str, Any] = _with_tensors(json.loads(metadata["state"]), tensors)
     return state
 
 
 class Checkpoints:
     """The last checkpoints of a run, in a folder of its own.
+
+    What a process that was killed had begun to write there is removed.
 
     Arguments:
         folder: Made if it is not there.
@@ -108,6 +121,10 @@ class Checkpoints:
         check_count("keep", keep)
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.keep = folder, keep
+        for part in folder.glob("step-*.part"):
+            writer = re.fullmatch(r".*\.(\d+)\.part", part.name)
+            if writer is None or not _is_another_running(int(writer[1])):
+                part.unlink(missing_ok=True)
 
     def steps(self) -> list[int]:
         """Return the steps of which there are checkpoints, the last one last."""
@@ -140,6 +157,72 @@ class Checkpoints:
         if reasons:
             raise CheckpointError("; ".join(reasons))
         return None
+
+
+def check_fits(state: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+    """Check that a state can take the place of a trainer's own.
+
+    Arguments:
+        state: What a checkpoint holds.
+        own: What the trainer's `Trainer.state_dict` returns now.
+
+    Raises:
+        CheckpointError: It is that of another model, optimiser or schedule, or no trainer's.
+
+    Example:
+        >>> own = {"model": {"weight": torch.zeros(2)}}
+        >>> check_fits({"model": {"weight": torch.zeros(3)}}, own)
+        Traceback (most recent call last):
+        ...
+        nfbook.training.checkpoints.CheckpointError: the checkpoint is one of another model: weight
+        is (3,) of torch.float32 there and (2,) of torch.float32 here
+    """
+    for name in ("model", "optimiser", "schedule", "data", "average"):
+        here, there = (each.get(name) is not None for each in (own, state))
+        if here != there:
+            raise CheckpointError(
+                f"the checkpoint is one of a run with{'' if there else 'out'} {name}, "
+                f"and here is {'one' if here else 'none'}"
+            )
+    missing = sorted(own.keys() - state.keys())
+    if missing:
+        raise CheckpointError(f"the checkpoint is not one of a Trainer: it lacks {missing[0]}")
+    ours, theirs = (_kinds(each["model"]) for each in (own, state))
+    if ours != theirs:
+        odd = next(name for name in [*ours, *theirs] if ours.get(name) != theirs.get(name))
+        raise CheckpointError(
+            f"the checkpoint is one of another model: {odd} is {theirs.get(odd)} there "
+            f"and {ours.get(odd)} here"
+        )
+    groups, others = (each["optimiser"]["param_groups"] for each in (own, state))
+    if [len(group["params"]) for group in groups] != [len(g["params"]) for g in others] or not all(
+        map(_are_alike, groups, others)
+    ):
+        raise CheckpointError("the checkpoint is one of another optimiser")
+    if own["schedule"] is not None and not _are_alike(own["schedule"], state["schedule"]):
+        raise CheckpointError("the checkpoint is one of another schedule")
+
+
+def _are_alike(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:
+    """Return whether settings have the same names, but for those that a newer torch has added."""
+    return ours.keys() <= theirs.keys() or ours.keys() >= theirs.keys()
+
+
+def _kinds(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    return {name: f"{tuple(value.shape)} of {value.dtype}" for name, value in tensors.items()}
+
+
+def _is_another_running(process: int) -> bool:
+    """Return whether a process of this machine is running, and is not this one."""
+    if process == os.getpid():
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _without_tensors(value: Any, where: str, tensors: dict[str, Tensor]) -> Any:

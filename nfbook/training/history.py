@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from nfbook._checks import check_type
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["TrainingHistory"]
 
@@ -46,6 +51,47 @@ class TrainingHistory:
     def columns(self) -> list[str]:
         """The names of the columns, in the order of their first appearance."""
         return list(dict.fromkeys(name for row in self.rows for name in row))
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw the loss and the validation against the step, and mark the best validation.
+
+        Arguments:
+            ax: Where to draw; None for a new figure.
+
+        Returns:
+            The axes.
+
+        Raises:
+            TypeError: ``ax`` is no axes of matplotlib.
+            ValueError: There are no rows.
+
+        Example:
+            >>> history = TrainingHistory()
+            >>> history.append(step=100, loss=3.5, validation=3.6)
+            >>> history.append(step=200, loss=2.5, validation=2.75)
+            >>> ax = history.plot()
+            >>> [line.get_label() for line in ax.lines]
+            ['loss', 'validation', 'best: 2.75']
+        """
+        import matplotlib.pyplot as plt  # which takes a while
+        from matplotlib.axes import Axes
+
+        from nfbook.plotting import COLORS
+
+        if not self.rows:
+            raise ValueError("the history must have a row to be drawn, got none")
+        ax = plt.subplots()[1] if ax is None else ax
+        check_type("ax", ax, Axes, "matplotlib Axes")
+        for name, color in (("loss", COLORS["muted"]), ("validation", COLORS["variational"])):
+            points = [(row["step"], row[name]) for row in self.rows if name in row]
+            if points:
+                ax.plot(*zip(*points, strict=True), color=color, label=name)
+        if "validation" in self.columns:
+            best = min((row["validation"], row["step"]) for row in self.rows if "validation" in row)
+            ax.plot(best[1], best[0], "o", color=COLORS["truth"], label=f"best: {best[0]:.6g}")
+        ax.set(xlabel="step", ylabel="nats")
+        ax.legend()
+        return ax
 
     def __str__(self) -> str:
         names = self.columns

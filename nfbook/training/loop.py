@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
-import signal
-import threading
+import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim.swa_utils import AveragedModel
 
 from nfbook._checks import check_callable, check_count, check_real, check_type
 from nfbook.progress import progress_bar
-from nfbook.training.checkpoints import CheckpointError, Checkpoints
+from nfbook.training._randomness import OwnRandomness
+from nfbook.training._signals import Interrupted, stop_between_steps
+from nfbook.training._workers import Alone, LossOf
+from nfbook.training.checkpoints import CheckpointError, Checkpoints, check_fits
+from nfbook.training.finite import TrainingError, failure, gradient_norm
 from nfbook.training.history import TrainingHistory
 from nfbook.training.losses import Loss
+from nfbook.training.scale import Together
 
-__all__ = ["Interrupted", "Trainer", "TrainingError"]
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
+__all__ = ["Trainer"]
 
-class TrainingError(RuntimeError):
-    """A loss that is not a finite number."""
-
-
-class Interrupted(KeyboardInterrupt):
-    """Training was stopped from outside, between two steps and with a checkpoint."""
+Validate = Callable[[nn.Module], dict[str, float]]
 
 
 class Trainer:
@@ -44,9 +46,24 @@ class Trainer:
         loss: ``loss(model, batch, step, generator)``, see `nfbook.training.losses`.
         data: Batches without end, as `Minibatches`; None where the loss needs no data.
         optimiser: One of torch's, made for the model's parameters.
-        schedule: One of torch's learning-rate schedules, which takes a step after every update.
+        schedule: One of torch's learning-rate schedules, which takes a step after every update;
+            ``ReduceLROnPlateau`` takes one after every validation.
         clip: The largest norm of the gradient; a longer one is scaled down to it. None for any.
+        average: An average of the weights along the way, such as `exponential_average` makes; it
+            is what is validated then, and what `load_best` loads.
+        device: Where to train: "auto" for the accelerator if there is one, or a device of torch.
+            None for where the model is.
+        autocast: The dtype of matrix products, as ``torch.bfloat16``; None for the parameters' own.
+        compiled: Whether ``torch.compile`` compiles the loss with all that it calls. The first
+            steps take up to minutes then. Compiled code draws from torch's own generator, so the
+            noise is another one, and still follows from the seed.
+        fabric: A ``lightning_fabric.Fabric``, for several processes, see `nfbook.training.scale`.
+            It chooses device and precision.
         seed: Of all random numbers of the steps: the loss's and those of dropout.
+
+    Raises:
+        TypeError: An argument has the wrong type.
+        ValueError: A number is out of its range, or two arguments exclude each other.
 
     Example:
         >>> from nfbook.data.minibatches import Minibatches
@@ -70,38 +87,72 @@ class Trainer:
         *,
         schedule: LRScheduler | None = None,
         clip: float | None = None,
+        average: AveragedModel | None = None,
+        device: str | torch.device | None = None,
+        autocast: torch.dtype | None = None,
+        compiled: bool = False,
+        fabric: Fabric | None = None,
         seed: int = 0,
     ) -> None:
         check_type("model", model, nn.Module, "a torch.nn.Module")
         check_callable("loss", loss)
+        if data is not None:
+            check_callable("data.__next__", getattr(data, "__next__", None))
         check_type("optimiser", optimiser, Optimizer, "a torch.optim.Optimizer")
+        check_type("schedule", schedule, LRScheduler | None, "a schedule of torch or None")
+        check_type("average", average, AveragedModel | None, "an AveragedModel or None")
+        check_type("autocast", autocast, torch.dtype | None, "a torch.dtype or None")
+        check_type("compiled", compiled, bool, "True or False")
         check_count("seed", seed, minimum=0)
         if clip is not None and not check_real("clip", clip) > 0:
             raise ValueError(f"clip must be above 0, got {clip}")
-        self.model, self.loss, self.data = model, loss, data
+        if fabric is not None and (device is not None or autocast is not None):
+            raise ValueError("device and autocast must be None with fabric, which chooses them")
+        self.model, self.loss, self.data, self._compiled = model, loss, data, compiled
         self.optimiser, self.schedule, self.clip = optimiser, schedule, clip
-        self.generator = torch.Generator().manual_seed(seed)
-        # What draws without a generator of its own, as dropout does, starts here too.
-        self.global_state = torch.Generator().manual_seed(seed + 1).get_state()
+        self.average = average
+        self._workers = Alone(device, autocast) if fabric is None else Together(fabric)
+        module: Any = LossOf(model, loss)
+        module = torch.compile(module) if compiled else module
+        self._loss, self._optimiser = self._workers.setup(module, optimiser)
+        if average is not None:
+            average.to(self._workers.device)
+        self._random = OwnRandomness(seed, self._workers.rank, self._workers.device)
         self.step = 0
         self.history = TrainingHistory()
         self.best: dict[str, Any] = {"loss": None, "step": None, "model": None}
         self._sum, self._count, self._seconds = 0.0, 0, 0.0
 
+    @property
+    def generator(self) -> torch.Generator | None:
+        """The source of the loss's random numbers; None for torch's own, as compiled code wants."""
+        return None if self._compiled else self._random.generator
+
     def update(self) -> float:
-        """Make one step, and return the loss before it."""
-        batch = None if self.data is None else next(self.data)
+        """Make one step, and return the loss before it.
+
+        Raises:
+            TrainingError: The loss or its gradient is not finite. The parameters are as before.
+        """
+        batch = None if self.data is None else self._workers.part(next(self.data))
+        before = self._random.state()
         self.optimiser.zero_grad()
-        loss = self.loss(self.model, batch, self.step, self.generator)
-        value = loss.item()
-        if not abs(value) < float("inf"):
-            raise TrainingError(f"the loss of step {self.step} is {value}")
-        loss.backward()
+        with self._workers.autocast():
+            loss = self._loss(batch, self.step, self.generator)
+        value = self._workers.mean(loss)
+        if not math.isfinite(value):
+            raise self._failure(f"loss is {value}", batch, before)
+        self._workers.backward(loss)
+        norm = gradient_norm(self.model.parameters()).item()
+        if not math.isfinite(norm):
+            raise self._failure("gradient is not finite", batch, before)
         if self.clip is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
-        self.optimiser.step()
-        if self.schedule is not None:
+        self._optimiser.step()
+        if self.schedule is not None and not isinstance(self.schedule, ReduceLROnPlateau):
             self.schedule.step()
+        if self.average is not None:
+            self.average.update_parameters(self.model)
         self.step += 1
         return value
 
@@ -109,18 +160,25 @@ class Trainer:
         self,
         steps: int,
         *,
-        validate: Callable[[nn.Module], dict[str, float]] | None = None,
+        validate: Validate | None = None,
         every: int = 1000,
+        patience: int | None = None,
         checkpoints: Checkpoints | None = None,
         progress: bool = True,
     ) -> TrainingHistory:
         """Train until this number of steps is done, those before this call included.
 
+        A checkpoint that cannot be written, as on a full disk, is left out with a warning: the
+        ones before it stand, and the next one is tried.
+
         Arguments:
             steps: The number of steps in all.
-            validate: Called every so many steps. It returns numbers for the history; by the one
-                named "validation" the best parameters are chosen, the lower the better.
+            validate: Called every so many steps, with the model or the average of its weights. It
+                returns numbers for the history; by the one named "validation" the best parameters
+                are chosen, the lower the better.
             every: How many steps lie between two rows of the history, and two checkpoints.
+            patience: Training ends early after this number of validations in a row that were no
+                better than the best one. None for never.
             checkpoints: Where to go on from, and where to leave the state.
             progress: Whether to show a bar.
 
@@ -130,56 +188,74 @@ class Trainer:
         Raises:
             CheckpointError: The checkpoint is one of another run.
             Interrupted: Ctrl-C, or a polite end from outside, has stopped it after a step.
-            TrainingError: The loss is NaN or infinite.
+            TrainingError: The loss or its gradient is not finite.
         """
         check_count("steps", steps)
         check_count("every", every)
-        state = None if checkpoints is None else checkpoints.latest()
-        if state is not None:
-            self.load_state_dict(state)
-        name = type(self.model).__name__
-        with (
-            _own_global_randomness(self),
-            _stop_between_steps() as stop,
-            progress_bar(steps, f"Training {name}", show=progress) as bar,
-        ):
-            bar.update(self.step)
-            started = time.perf_counter() - self._seconds
-            while self.step < steps:
-                self._sum += self.update()
-                self._count += 1
-                bar.update()
-                if self.step % every == 0 or self.step == steps:
+        if patience is not None:
+            check_count("patience", patience)
+            check_callable("validate", validate)
+        first, name = self._workers.rank == 0, type(self.model).__name__
+        with stop_between_steps() as stop:
+            self._go_on_from(checkpoints)
+            with (
+                self._random.lent_to_torch(),
+                progress_bar(steps, f"Training {name}", show=progress and first) as bar,
+            ):
+                bar.update(self.step)
+                started, stopped = time.perf_counter() - self._seconds, False
+                while self.step < steps and not stopped and not self._is_over(patience):
+                    self._sum += self.update()
+                    self._count += 1
+                    bar.update()
+                    due = self.step % every == 0 or self.step == steps
+                    stopped = self._workers.any(stop.is_set())
                     self._seconds = time.perf_counter() - started
-                    self._look(validate)
-                    self._seconds = time.perf_counter() - started
-                    self._save(checkpoints)
-                if stop.is_set() and self.step < steps:
-                    self._seconds = time.perf_counter() - started
-                    self._save(checkpoints)
-                    raise Interrupted(f"stopped after step {self.step} of {steps}")
+                    if due:
+                        self._look(validate)
+                    if due or stopped:
+                        self._save(checkpoints)
+            if self._workers.any(stopped or stop.is_set()):
+                raise Interrupted(f"stopped after step {self.step} of {steps}")
         return self.history
 
-    def _look(self, validate: Callable[[nn.Module], dict[str, float]] | None) -> None:
+    def _look(self, validate: Validate | None) -> None:
         """Add a row to the history, and keep the parameters if they are the best so far."""
         row: dict[str, Any] = {"step": self.step, "loss": self._sum / self._count}
         self._sum, self._count = 0.0, 0
         if validate is not None:
-            was_training = self.model.training
-            self.model.eval()
+            model = self.model if self.average is None else self.average.module
+            was_training = model.training
+            model.eval()
             with torch.no_grad():
-                row |= validate(self.model)
-            self.model.train(was_training)
+                row |= validate(model)
+            model.train(was_training)
             score = row.get("validation")
             if score is not None and (self.best["loss"] is None or score < self.best["loss"]):
-                copy = {name: value.clone() for name, value in self.model.state_dict().items()}
+                copy = {name: value.clone() for name, value in model.state_dict().items()}
                 self.best = {"loss": score, "step": self.step, "model": copy}
+            if isinstance(self.schedule, ReduceLROnPlateau):
+                self.schedule.step(row["loss"] if score is None else score)
         self.history.append(**row, seconds=round(self._seconds, 1))
 
-    def _save(self, checkpoints: Checkpoints | None) -> None:
-        if checkpoints is not None:
-            self.global_state = torch.get_rng_state()
-            checkpoints.save(self.step, self.state_dict())
+    def _is_over(self, patience: int | None) -> bool:
+        """Return whether the last validations were all no better than the best."""
+        since = [
+            r for r in self.history.rows if "validation" in r and r["step"] > self.best["step"]
+        ]
+        return patience is not None and len(since) >= patience
+
+    def _failure(self, what: str, batch: Any, before: Any) -> TrainingError:
+        """Return the error that says where a number that is not finite comes from."""
+
+        def run() -> Tensor:
+            self._random.load(before)
+            with self._workers.autocast(), torch.enable_grad():
+                return self.loss(self.model, batch, self.step, self.generator)
+
+        rows = getattr(self.data, "rows", None)
+        rows = None if rows is None else self._workers.part(rows)
+        return failure(f"the {what} at step {self.step}", self.model, batch, run, self.step, rows)
 
     def load_best(self) -> int:
         """Give the model the parameters with the lowest validation loss, and return their step."""
@@ -191,74 +267,63 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Any]:
         """Return all on which the rest of the run depends."""
+        average = {} if self.average is None else {"average": self.average.state_dict()}
         return {
             "step": self.step,
             "model": self.model.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "schedule": None if self.schedule is None else self.schedule.state_dict(),
             "data": None if self.data is None else self.data.state_dict(),
-            "generator": self.generator.get_state(),
-            "global": self.global_state,
+            **self._random.state(),
             "history": self.history.rows,
             "best": self.best,
             "running": [self._sum, self._count, self._seconds],
+            **average,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from where `state_dict` was taken.
 
         Raises:
-            CheckpointError: It was taken from another model or another run.
+            CheckpointError: It was taken from another model or another run. Nothing is loaded then.
         """
-        own = {name: tuple(value.shape) for name, value in self.model.state_dict().items()}
-        theirs = {name: tuple(value.shape) for name, value in state["model"].items()}
-        if own != theirs:
-            odd = sorted(name for name in own | theirs if own.get(name) != theirs.get(name))[0]
-            raise CheckpointError(
-                f"the checkpoint is one of another model: {odd} has shape {theirs.get(odd)} there "
-                f"and {own.get(odd)} here"
-            )
+        check_fits(state, self.state_dict())
+        if self.data is not None:
+            try:
+                self.data.load_state_dict(state["data"])
+            except (KeyError, ValueError) as error:
+                raise CheckpointError(f"the checkpoint is one of other data: {error}") from None
         self.model.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
         if self.schedule is not None:
             self.schedule.load_state_dict(state["schedule"])
-        if self.data is not None:
-            self.data.load_state_dict(state["data"])
-        self.generator.set_state(state["generator"])
-        self.global_state = state["global"]
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        self._random.load(state)
         self.step, self.best = state["step"], state["best"]
         self.history = TrainingHistory(state["history"])
         self._sum, self._count, self._seconds = state["running"]
 
+    def _go_on_from(self, checkpoints: Checkpoints | None) -> None:
+        state = None if checkpoints is None else checkpoints.latest()
+        step = 0 if state is None else state["step"]
+        if self._workers.mean(torch.tensor(float(step), device=self._workers.device)) != step:
+            raise CheckpointError("checkpoints must be in one folder for all processes of a run")
+        if state is not None:
+            self.load_state_dict(self._random.own_of(state, self._workers))
 
-@contextmanager
-def _own_global_randomness(trainer: Trainer) -> Iterator[None]:
-    """Lend the run torch's global generator, in the run's own state, and put it back after."""
-    before = torch.get_rng_state()
-    torch.set_rng_state(trainer.global_state)
-    try:
-        yield
-    finally:
-        trainer.global_state = torch.get_rng_state()
-        torch.set_rng_state(before)
-
-
-@contextmanager
-def _stop_between_steps() -> Iterator[threading.Event]:
-    """Turn Ctrl-C and SIGTERM into an event; the second Ctrl-C stops at once."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-
-    def ask(number: int, frame: object) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-
-    before = {each: signal.signal(each, ask) for each in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
+    def _save(self, checkpoints: Checkpoints | None) -> None:
+        if checkpoints is None:
+            return
+        state = self.state_dict() | self._random.of_others(self._workers)
+        if self._workers.rank:
+            return
+        try:
+            checkpoints.save(self.step, state)
+        except OSError as error:
+            last = max(checkpoints.steps(), default=None)
+            warnings.warn(
+                f"no checkpoint of step {self.step} could be written ({error}); "
+                f"the last one there is of step {last}",
+                stacklevel=3,
+            )

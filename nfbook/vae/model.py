@@ -213,7 +213,8 @@ class VAE(nn.Module):
             ValueError: It has the wrong size.
         """
         self._check_vectors("x", x, self.data_dim)
-        units = self.encoder(x)
+        # Within torch.autocast the units are rounded numbers, and a flow takes its own dtype.
+        units = self.encoder(x).to(self.gaussian.like.dtype)
         gaussian = self.gaussian.transform(units)
         assert isinstance(gaussian, Compose)
         if self.flow is None:
