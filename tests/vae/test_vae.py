@@ -83,6 +83,7 @@ def test_importance_sampling_finds_the_evidence(posterior: str):
 
 def test_a_flow_without_its_log_determinant_is_caught(monkeypatch: pytest.MonkeyPatch):
     vae, x = linear_vae(PlanarFlow), observations()
+    shake(vae.flow, 30, 0.7)
     stack = type(vae.flow.transform(torch.zeros(8, dtype=torch.float64)))
     whole = stack.call_and_ladj
     monkeypatch.setattr(stack, "call_and_ladj", lambda self, z: (whole(self, z)[0], z.sum(-1) * 0))
