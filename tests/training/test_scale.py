@@ -49,6 +49,7 @@ def test_a_loss_that_is_infinite_in_one_stops_both(found):
     ends, message = found["infinite"]
     assert ends == [0, 0]
     assert message.startswith("the loss is inf at step 3: all is finite in this process's part")
+    assert message.count(",") == 3, "a half of the batch, four rows, is this process's"
 
 
 def test_a_killed_worker_ends_the_run_and_leaves_a_checkpoint(found):
