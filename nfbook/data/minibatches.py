@@ -104,6 +104,8 @@ class Minibatches:
         self._order = self._shuffle()
 
     def _shuffle(self) -> Tensor:
-        # One stream of random numbers an epoch: 2³² epochs fit between two seeds.
-        generator = torch.Generator().manual_seed(self.seed * 2**32 + self.epoch)
+        # Torch's generator takes 32 bits of a seed. The golden ratio spreads the seeds over them,
+        # and the epochs of each one follow it.
+        seed = (self.seed * 0x9E3779B1 + self.epoch) % 2**32
+        generator = torch.Generator().manual_seed(seed)
         return torch.randperm(len(self.x), generator=generator).to(self.x.device)

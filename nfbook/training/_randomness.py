@@ -34,7 +34,9 @@ class OwnRandomness:
     """
 
     def __init__(self, seed: int, rank: int, device: torch.device) -> None:
-        seed += rank << 32
+        if rank:  # torch's generator takes 32 bits of a seed
+            numbers = torch.Generator().manual_seed(seed)
+            seed = int(torch.randint(2**31, (rank,), generator=numbers)[-1])
         self.generator = torch.Generator(device).manual_seed(seed)
         # What draws without a generator of its own, as dropout does, starts here too.
         self._global = {"global": torch.Generator().manual_seed(seed + 1).get_state()}

@@ -17,6 +17,7 @@ import signal
 import struct
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections import Counter
@@ -25,6 +26,7 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 from nfbook.data.minibatches import Minibatches
 from nfbook.training import Checkpoints, Interrupted, Trainer, exponential_average, save_state
@@ -215,6 +217,8 @@ def kill(count: int, seed: int = 0) -> tuple[Counter[tuple[str, str]], int, list
 
 def main() -> int:
     torch.set_num_threads(1)
+    # Its own lock is shared by forks, and stays closed if one is killed within.
+    tqdm.set_lock(threading.RLock())
     moments, ended, faults = kill(int(sys.argv[1]), int((sys.argv[2:] or ["0"])[0]))
     names = [number.name for number in SIGNALS]
     print(f"{'killed while':22}", *(f"{name:>8}" for name in names))

@@ -162,7 +162,7 @@ def test_at_the_exact_posterior_there_is_no_noise(plain, better):
     ],
 )
 def test_beside_it_the_mean_is_the_same_and_the_noise_is_less(plain, better):
-    repeats = 20_000
+    repeats = 4_000
     mean, noise = spread(plain, repeats, 0.2)
     other, less = spread(better, repeats, 0.2)
     error = ((noise.square() + less.square()) / repeats).sqrt()

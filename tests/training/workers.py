@@ -90,7 +90,12 @@ def go_on(fabric, folder: Path):
     fabric.barrier()
     again = make(fabric, own_noise)
     again.fit(STEPS, checkpoints=Checkpoints(folder), progress=False)
-    return {"same": weights(again) == weights(whole), "stopped": stopped}
+    one, other = again._workers.gather(again.generator.get_state())
+    return {
+        "same": weights(again) == weights(whole),
+        "stopped": stopped,
+        "noise_alike": torch.equal(one, other),
+    }
 
 
 def uneven(fabric, folder: Path):
