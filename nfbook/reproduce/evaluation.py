@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nfbook.data.splits import Splits
 from nfbook.training import NegativeELBO
@@ -52,7 +52,7 @@ def evaluate(
 
 
 @torch.no_grad()
-def negative_bound(vae: VAE, x: Tensor) -> float:
+def negative_bound(vae: nn.Module, x: Tensor) -> float:
     """Return the mean of the negative bound over images, with one draw each and fixed noise.
 
     Example:

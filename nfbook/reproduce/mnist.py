@@ -26,12 +26,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Adam, Optimizer, RMSprop
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from nfbook.data.binarised_mnist import binarised_mnist
 from nfbook.data.minibatches import Minibatches
+from nfbook.data.mnist import binarise, mnist
 from nfbook.data.scikit import split_digits
 from nfbook.data.splits import Splits
 from nfbook.flows import (
@@ -51,14 +52,18 @@ from nfbook.training import (
     NegativeELBO,
     Trainer,
     constant,
+    exponential_average,
     linear_annealing,
 )
+from nfbook.transforms import Compose, Planar
+from nfbook.transforms.base import Transform
 from nfbook.vae import VAE, BernoulliDecoder
 
 __all__ = [
     "PROTOCOLS",
     "TITLE",
     "Settings",
+    "black_and_white",
     "jobs",
     "load",
     "loss_of",
@@ -97,6 +102,9 @@ class Settings:
     decay: bool = True
     annealing: str = "joint"
     annealing_updates: int = 10_000
+    path_gradient: bool = False
+    averaging: float | None = None
+    constrained: bool = True
     latent_dim: int = 40
     widths: tuple[int, ...] = (400, 400)
     layer: str = "relu"
@@ -129,13 +137,15 @@ def jobs(protocol: str) -> list[Settings]:
         )
         return [replace(paper, length=length) for length in (0, 10, 80, 40, 20)]
     if protocol == "modern":
-        models = [
-            ("sylvester-orthogonal", 4),
-            ("sylvester-householder", 4),
-            ("iaf", 4),
+        models = [("sylvester-orthogonal", 4), ("sylvester-householder", 4), ("iaf", 4)]
+        modern = [Settings(*model, 0, protocol="modern", averaging=0.999) for model in models]
+        later: dict[str, dict[str, Any]] = {
+            "gated": {"layer": "gated"},
+            "path_gradient": {"path_gradient": True},
+        }
+        return modern + [
+            replace(job, variant=name, **change) for name, change in later.items() for job in modern
         ]
-        modern = [Settings(*model, 0, protocol="modern") for model in models]
-        return [*modern, *(replace(job, variant="gated", layer="gated") for job in modern)]
     if protocol == "ablations":
         base = Settings("planar", 10, 0, protocol="ablations", updates=10_000, every=500)
         base = replace(base, annealing_updates=1_000)
@@ -147,6 +157,10 @@ def jobs(protocol: str) -> list[Settings]:
             "step_3e-4": {"learning_rate": 3e-4},
             "step_3e-3": {"learning_rate": 3e-3},
             "rmsprop": {"optimiser": "RMSprop", "learning_rate": 1e-4, "decay": False},
+            "unconstrained": {"constrained": False},
+            "dynamic": {"data": "mnist"},
+            "averaged": {"averaging": 0.999},
+            "path_gradient": {"path_gradient": True},
         }
         return [replace(base, variant=name, **change) for name, change in changes.items()]
     quick = Settings("planar", 2, 0, protocol="quick", updates=60, every=30, annealing_updates=30)
@@ -160,7 +174,8 @@ def make_flow(job: Settings, generator: torch.Generator | None = None) -> Flow |
     if job.length == 0:
         return None
     if job.family == "planar":
-        return PlanarFlow(d, units, job.length, (), generator=generator)
+        planar = PlanarFlow if job.constrained else _UnconstrainedPlanarFlow
+        return planar(d, units, job.length, (), generator=generator)
     if job.family == "nice":
         return NICE(d, units, job.length, (50,), generator=generator)
     if job.family == "iaf":
@@ -190,6 +205,7 @@ def loss_of(job: Settings) -> NegativeELBO:
     return NegativeELBO(
         rising if job.annealing == "joint" else constant,
         warm_up=rising if job.annealing == "warm-up" else constant,
+        path_gradient=job.path_gradient,
     )
 
 
@@ -200,17 +216,23 @@ def run(
     data = load(job)
     model = make_model(job, data.train.shape[-1])
     optimiser = make_optimiser(job, model)
+    bound = loss_of(job)
+
+    def loss(model: nn.Module, images: Tensor, step: int, generator: torch.Generator) -> Tensor:
+        return bound(model, black_and_white(images, generator), step, generator)
+
     trainer = Trainer(
         model,
-        loss_of(job),
+        loss,
         Minibatches(data.train, size=job.batch, seed=job.seed),
         optimiser,
         schedule=CosineAnnealingLR(optimiser, job.updates) if job.decay else None,
+        average=exponential_average(model, job.averaging) if job.averaging else None,
         seed=job.seed,
     )
     history = trainer.fit(
         job.updates,
-        validate=lambda _: {"validation": negative_bound(model, data.validation)},
+        validate=lambda vae: {"validation": negative_bound(vae, data.validation)},
         every=job.every,
         checkpoints=checkpoints,
         progress=progress,
@@ -223,8 +245,41 @@ def run(
 
 
 def load(job: Settings) -> Splits:
-    """Return the images: MNIST's, or for the quick protocol the small ones of scikit-learn."""
+    """Return the images, black and white except for those of dynamic binarisation to train on.
+
+    They are MNIST's, or for the quick protocol the small ones of scikit-learn.
+    """
     if job.data == "binarised_mnist":
         return binarised_mnist()
-    images, _ = split_digits()
-    return Splits(*((part >= 8).float() for part in images))
+    if job.data == "digits":
+        return Splits(*((part >= 8).float() for part in split_digits()[0]))
+    generator = torch.Generator().manual_seed(0)
+    train, validation, test = mnist()[0]
+    return Splits(train, *(black_and_white(part, generator) for part in (validation, test)))
+
+
+def black_and_white(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Return the images, with grey pixels drawn black or white."""
+    if images.is_floating_point():
+        return images
+    return binarise(images, dtype=torch.float32, generator=generator)
+
+
+class _UnconstrainedPlanar(Planar):
+    """A planar layer without its constraint, as some public code has it: not always a bijection."""
+
+    @property
+    def u_hat(self) -> Tensor:
+        return self.u
+
+    def _call_and_ladj(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        h = torch.tanh((self.w * z).sum(-1) + self.b)
+        determinant = 1 + (1 - h.square()) * (self.w * self.u).sum(-1)
+        return z + self.u * h.unsqueeze(-1), determinant.abs().log()
+
+
+class _UnconstrainedPlanarFlow(PlanarFlow):
+    def transform(self, context: Tensor | None = None) -> Transform:  # type: ignore[override]
+        p = self.parameters_of(context)
+        layers = zip(p["w"].unbind(-2), p["u"].unbind(-2), p["b"].unbind(-1), strict=True)
+        return Compose([_UnconstrainedPlanar(*layer) for layer in layers])

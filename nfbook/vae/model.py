@@ -367,13 +367,16 @@ class VAE(nn.Module):
         self.check_observations(x)
         check_count("num_samples", num_samples)
         rows = x.reshape(-1, self.data_dim)
-        parts = []
+        # Made before anything else. Small tensors kept from between the large ones that come and go
+        # would each leave a hole in memory, too small for the next large one.
+        found = x.new_empty(7, len(rows))
+        size = _rows(num_samples)
         with progress_bar(len(rows), "Importance sampling", show=progress) as bar:
-            for piece in rows.split(_rows(num_samples)):
-                parts.append(self._weigh(piece, num_samples, generator))
+            for piece, of_piece in zip(rows.split(size), found.split(size, dim=1), strict=True):
+                torch.stack(self._weigh(piece, num_samples, generator), out=of_piece)
                 bar.update(len(piece))
-        found = [torch.cat(each).reshape(x.shape[:-1]) for each in zip(*parts, strict=True)]
-        bound, bound_error, kl, kl_error, log_prob, error, ess = found
+        numbers = found.reshape(7, *x.shape[:-1])
+        bound, bound_error, kl, kl_error, log_prob, error, ess = numbers
         return Evaluation(
             Estimate(bound, bound_error),
             Estimate(kl, kl_error),

@@ -7,9 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict, replace
 
 import pytest
+import torch
+from draws import seeded
 
+from nfbook.data import Splits, split_digits
 from nfbook.reproduce import cifar10, command, energies, mnist
 from nfbook.training import Checkpoints
 
@@ -177,3 +181,50 @@ def test_every_name_is_one_job():
             names = [job.name for job in experiment.jobs(protocol)]
             assert len(set(names)) == len(names)
             assert {job.protocol for job in experiment.jobs(protocol)} == {protocol}
+
+
+CHANGES = {job.variant: job for job in mnist.jobs("ablations")}
+SMALL = mnist.jobs("quick")[0]
+
+
+@pytest.mark.parametrize("variant", CHANGES)
+def test_every_ablation_changes_one_thing_and_runs(variant, monkeypatch):
+    base, changed = asdict(CHANGES[""]), asdict(CHANGES[variant])
+    differs = {key: value for key, value in changed.items() if value != base[key]}
+    assert len(differs) <= (4 if variant == "rmsprop" else 2), differs
+    # The same change, of the quick job.
+    del changed["data"]
+    kept = ("updates", "every", "annealing_updates", "latent_dim", "widths", "importance_samples")
+    job = replace(mnist.Settings(**changed), **{key: getattr(SMALL, key) for key in kept})
+    job = replace(job, length=2, updates=20, every=10, data=differs.get("data", "digits"))
+    grey = split_digits()[0]
+    monkeypatch.setattr(mnist, "mnist", lambda: (Splits(*(16 * part for part in grey)), None))
+    result = mnist.run(job, progress=False)
+    assert result["history"]["step"] == [10, 20]
+    assert all(map(math.isfinite, result["negative_bound"]))
+
+
+def test_grey_images_are_drawn_anew_and_fixed_ones_stay():
+    grey = torch.full((1000, 3), 64, dtype=torch.uint8)
+    first, second = (mnist.black_and_white(grey, seeded(seed)) for seed in (0, 1))
+    assert not torch.equal(first, second)
+    assert first.mean() == pytest.approx(64 / 255, abs=5 * (64 / 255 / 3000) ** 0.5)
+    assert mnist.black_and_white(first) is first
+
+
+def test_the_unconstrained_layer_is_no_bijection():
+    """Its log-determinant is autograd's all the same."""
+    job = replace(mnist.jobs("book")[0], length=3, constrained=False, latent_dim=2, widths=(4,))
+    flow = mnist.make_flow(job, seeded())
+    units = torch.randn(1, 4, generator=seeded(1))
+    with torch.no_grad():
+        for parameter in flow.parameters():
+            parameter.normal_(std=2.0, generator=seeded(2))
+    transform = flow.transform(units)
+    z = torch.randn(20, 2, generator=seeded(3))
+    _, ladj = transform.call_and_ladj(z)
+    jacobians = torch.stack(
+        [torch.autograd.functional.jacobian(lambda p: transform(p)[0], point) for point in z]
+    )
+    expected = torch.linalg.slogdet(jacobians)
+    torch.testing.assert_close(ladj, expected.logabsdet, rtol=1e-3, atol=1e-3)
