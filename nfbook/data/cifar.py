@@ -39,7 +39,7 @@ def cifar_patches(*, download: bool = False, progress: bool = True) -> Splits:
 
     Each image of 32 by 32 pixels is cut into its sixteen patches that do not overlap. The images,
     which come in random order, are split first, 3,000 to train on, 500 to choose by and 500 to
-    report, so that no image is in two parts. Rezende and Mohamed (2015, section 6.3) cut patches at
+    report, so that no image is in two parts. Rezende and Mohamed (2015, section 6) cut patches at
     random places of all 50,000 training images and report on the 10,000 test images; these are
     fewer, and numbers are comparable in kind only.
 

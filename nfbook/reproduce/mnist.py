@@ -7,12 +7,13 @@ are ReLU, as in the closest public reproduction, unless a job says otherwise.
 
 Five protocols, each a list of jobs:
 
-``paper``      the authors': RMSprop with a step of 1e-5 and momentum 0.9, 500,000 updates
-``book``       the same models and data: Adam with a step that decays, 100,000 updates, and the
-               parameters with the best bound on the validation images
+``paper``      the authors' optimiser: RMSprop, a step of 1e-5, momentum 0.9, 500,000 updates
+``book``       the same models and data: Adam with a step that decays, 100,000 updates
 ``modern``     what the field has learnt since, trained as in ``book``
 ``ablations``  one thing changed at a time, at a tenth of the updates
 ``quick``      the same path in a few seconds, on the small digits of scikit-learn
+
+All of them report the parameters with the best bound on the validation images.
 
 Example:
     >>> [job.name for job in jobs("book")][:3]

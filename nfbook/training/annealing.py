@@ -26,7 +26,7 @@ def linear_annealing(start: float = 0.01, updates: int = 10_000) -> Annealing:
     r"""Return :math:`\beta_t = \min(1, \beta_0 + t / T)`, by default that of the NF-VAE's authors.
 
     Source: D. J. Rezende and S. Mohamed, Variational inference with normalizing flows, ICML
-    (2015), section 6.1.
+    (2015), section 6.
 
     Arguments:
         start: The weight :math:`\beta_0` of the first update, from 0, as the warm-up of the

@@ -212,7 +212,7 @@ class LogitNormalDecoder(GaussianDecoder):
     pixels stay within :math:`\log \alpha`.
 
     Source: D. J. Rezende and S. Mohamed, Variational inference with normalizing flows, ICML
-    (2015), section 6.2, for patches of CIFAR-10.
+    (2015), section 6, for patches of CIFAR-10.
 
     Arguments:
         network: From z, `(*, d)`, to the means :math:`\mu`, and to the raw scales r behind them if

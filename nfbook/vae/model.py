@@ -347,9 +347,10 @@ class VAE(nn.Module):
             w_k = \frac{p(\mathbf{x}, \mathbf{z}_k)}{q(\mathbf{z}_k \mid \mathbf{x})}, \qquad
             \mathbf{z}_k \sim q(\mathbf{z} \mid \mathbf{x}).
 
-        The standard error of the last is that of the mean, divided by it: to first order,
-        :math:`\sqrt{1/\text{ESS} - 1/K}`. However large n and K are, no more than 2,000 z are held
-        at once, and four numbers for each observation.
+        The standard error :math:`\epsilon` of the last is that of the mean, divided by it: to first
+        order, :math:`\sqrt{1/\text{ESS} - 1/K}`. Its value is too low on average, to first order by
+        :math:`\epsilon^2 / 2`, which an average over observations does not lower. However large n
+        and K are, no more than 2,000 z are held at once, and seven numbers for each observation.
 
         Arguments:
             x: Observations, `(*, D)`.

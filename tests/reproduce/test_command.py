@@ -14,8 +14,11 @@ import torch
 from draws import seeded
 
 from nfbook.data import Splits, split_digits
+from nfbook.networks import Feedforward
 from nfbook.reproduce import cifar10, command, energies, mnist
+from nfbook.reproduce.evaluation import evaluate
 from nfbook.training import Checkpoints
+from nfbook.vae import VAE, BernoulliDecoder
 
 
 @pytest.fixture
@@ -73,6 +76,32 @@ def test_a_bound_of_patches_is_a_density(tmp_path, folders):
     assert nll[0] < bound[0]
     # A uniform density has 0 nats, and one of 64 pixels with 17 levels at least -64 log 17.
     assert -64 * math.log(17) < nll[0] < 64 * math.log(17)
+
+
+@pytest.mark.parametrize("parts", [1, 4])
+def test_errors_are_those_of_means_over_images(parts):
+    """The decoder does not look at z, so the bound is known; the parts of an image are alike."""
+    decoder = Feedforward(2, (), 5)
+    torch.nn.init.zeros_(decoder[-1].weight)
+    vae = VAE(Feedforward(5, (4,)), BernoulliDecoder(decoder))
+    images = torch.rand(10, 5, generator=seeded()).round()
+    x = images.repeat_interleave(parts, 0)
+    result = evaluate(vae, Splits(x, x, x), 3, 0, parts=parts, progress=False)
+    bias = decoder[-1].bias
+    surprise = torch.nn.functional.binary_cross_entropy_with_logits(
+        bias.expand(10, 5), images, reduction="none"
+    ).sum(1)
+    for key in ("negative_bound", "negative_log_prob"):
+        value, error = result[key]
+        assert value == pytest.approx(surprise.mean().item(), rel=1e-5)
+        assert error == pytest.approx(surprise.std().item() / math.sqrt(10), rel=1e-4)
+    assert result["kl"] == pytest.approx([0, 0], abs=1e-6)
+    assert result["importance_error"] < 1e-3
+    assert result["validation"] == pytest.approx(surprise.mean().item(), rel=1e-5)
+
+
+def test_the_patches_of_an_image_are_sixteen():
+    assert {job.parts for job in cifar10.jobs("book")} == {(32 // 8) ** 2}
 
 
 def test_a_result_of_other_settings_is_refused(tmp_path, folders, capsys):
