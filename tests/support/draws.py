@@ -18,6 +18,14 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed + OFFSET)
 
 
+def fixed(seed: int = 0) -> torch.Generator:
+    """Return a generator whose seed the environment does not move.
+
+    For a random example that has to be a good-natured one, and what is drawn with it is not.
+    """
+    return torch.Generator().manual_seed(seed)
+
+
 def rand(*shape: int, seed: int = 0) -> torch.Tensor:
     """Return standard Gaussian numbers."""
     return torch.randn(shape, generator=seeded(seed), dtype=torch.float64)

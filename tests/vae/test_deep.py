@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from draws import rand, seeded
+from draws import fixed, rand, seeded
 from torch.distributions import MultivariateNormal, Normal
 
 from nfbook.flows import PlanarFlow
@@ -19,24 +19,26 @@ D = 4
 def linear_model(sizes: tuple[int, ...], flow: bool = False) -> DeepLatentGaussian:
     """Return a model with linear means, fixed scales and a random posterior, in float64."""
     networks = [
-        Feedforward(above, (), 2 * size, generator=seeded(k))
+        Feedforward(above, (), 2 * size, generator=fixed(k))
         for k, (size, above) in enumerate(pairwise(sizes))
     ]
     total = sum(sizes)
     model = DeepLatentGaussian(
-        Feedforward(D, (8,), generator=seeded(10)),
-        GaussianDecoder(Feedforward(sizes[0], (), D, generator=seeded(11)), 0.7),
+        Feedforward(D, (8,), generator=fixed(10)),
+        GaussianDecoder(Feedforward(sizes[0], (), D, generator=fixed(11)), 0.7),
         networks,
-        PlanarFlow(total, 8, 3, (), generator=seeded(12)) if flow else None,
+        PlanarFlow(total, 8, 3, (), generator=fixed(12)) if flow else None,
     ).double()
     with torch.no_grad():
         for network, size in zip(networks, sizes, strict=False):
             network[-1].weight[size:] = 0  # the scales do not depend on the layer above
         for k, parameter in enumerate([*model.gaussian.parameters()]):
-            parameter.add_(0.1 * rand(*parameter.shape, seed=20 + k))
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=fixed(20 + k)).double())
         if model.flow is not None:
             for k, parameter in enumerate([*model.flow.parameters()]):
-                parameter.add_(0.03 * rand(*parameter.shape, seed=30 + k))
+                parameter.add_(
+                    0.03 * torch.randn(parameter.shape, generator=fixed(30 + k)).double()
+                )
     return model
 
 
@@ -102,7 +104,8 @@ def test_with_the_exact_posterior_the_bound_is_the_evidence(sizes: tuple[int, ..
 @every_depth
 @pytest.mark.parametrize("flow", [False, True])
 def test_importance_sampling_finds_the_evidence(sizes: tuple[int, ...], flow: bool):
-    model, x = linear_model(sizes, flow), rand(3, D)
+    model = linear_model(sizes, flow)
+    x = torch.randn(3, D, generator=fixed()).double()
     evidence, _ = evidence_and_posterior(model, x)
     found = model.log_prob_importance(x, 4_000, generator=seeded(4), progress=False)
     assert found.standard_error.median() < 0.3  # an x far out may have few draws that count

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from draws import rand, seeded
+from draws import fixed, rand, seeded
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
 from nfbook.estimators import effective_sample_size, importance_log_prob, log_mean_exp
@@ -21,12 +21,16 @@ D, LATENT, SCALE = 5, 2, 0.6
 
 
 def ppca() -> PPCA:
-    return PPCA(0.5 * rand(D, LATENT, seed=1), rand(D, seed=2), SCALE**2)
+    return PPCA(
+        0.5 * torch.randn(D, LATENT, generator=fixed(1), dtype=torch.float64),
+        torch.randn(D, generator=fixed(2), dtype=torch.float64),
+        SCALE**2,
+    )
 
 
 def shake(module: torch.nn.Module, seed: int, size: float = 0.2) -> None:
     """Move all parameters a little."""
-    generator = seeded(seed)
+    generator = fixed(seed)
     with torch.no_grad():
         for parameter in module.parameters():
             noise = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
@@ -41,8 +45,8 @@ def linear_vae(
     network = Feedforward(LATENT, (), D)
     layers = None
     if flow is not None:
-        layers = flow(LATENT, context, 3, () if flow is PlanarFlow else (4,), generator=seeded(3))
-    encoder = Feedforward(D, (8,), generator=seeded(4))
+        layers = flow(LATENT, context, 3, () if flow is PlanarFlow else (4,), generator=fixed(3))
+    encoder = Feedforward(D, (8,), generator=fixed(4))
     vae = VAE(encoder, GaussianDecoder(network, SCALE), layers, prior=prior).double()
     with torch.no_grad():
         vae.decoder.network[-1].weight.copy_(model.loading)
@@ -64,7 +68,7 @@ every_posterior = pytest.mark.parametrize("posterior", POSTERIORS)
 
 
 def observations(n: int = 4) -> torch.Tensor:
-    return ppca().sample(n, generator=seeded(7))[0]
+    return ppca().sample(n, generator=fixed(7))[0]
 
 
 # ---- exact evidence ----------------------------------------------------------------------------
