@@ -34,10 +34,11 @@ from nfbook.training import Checkpoints, NegativeELBO, Trainer, linear_annealing
 from nfbook.transforms import DataUnits, dequantise
 from nfbook.vae import VAE, LogitNormalDecoder, Standardised
 
-__all__ = ["PROTOCOLS", "TITLE", "Settings", "jobs", "make_model", "run"]
+__all__ = ["DATA", "PROTOCOLS", "TITLE", "Settings", "jobs", "make_model", "run"]
 
 TITLE = "Patches of CIFAR-10: the density by length"
 PROTOCOLS = ("book", "quick")
+DATA = cifar_patches
 
 
 @dataclass(frozen=True)

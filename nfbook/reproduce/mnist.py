@@ -56,6 +56,7 @@ from nfbook.training import (
 from nfbook.vae import VAE, BernoulliDecoder
 
 __all__ = [
+    "DATA",
     "PROTOCOLS",
     "TITLE",
     "Settings",
@@ -70,6 +71,7 @@ __all__ = [
 
 TITLE = "Binarised MNIST: the bound by posterior and length"
 PROTOCOLS = ("book", "paper", "modern", "ablations", "quick")
+DATA = binarised_mnist
 LAYERS: dict[str, Callable[..., nn.Module]] = {
     "relu": Dense,
     "maxout": Maxout,
