@@ -44,7 +44,7 @@ from nfbook.flows import (
     SylvesterFlow,
 )
 from nfbook.networks import Dense, Feedforward, Gated, Maxout
-from nfbook.reproduce.evaluation import evaluate, negative_bound
+from nfbook.reproduce.evaluation import evaluate
 from nfbook.training import (
     Annealing,
     Checkpoints,
@@ -52,6 +52,7 @@ from nfbook.training import (
     Trainer,
     constant,
     linear_annealing,
+    negative_bound,
 )
 from nfbook.vae import VAE, BernoulliDecoder
 
@@ -212,7 +213,7 @@ def run(
     )
     history = trainer.fit(
         job.updates,
-        validate=lambda _: {"validation": negative_bound(model, data.validation)},
+        validate=lambda model: {"validation": negative_bound(model, data.validation)},
         every=job.every,
         checkpoints=checkpoints,
         progress=progress,
