@@ -6,6 +6,7 @@ from nfbook.data.download import DownloadError, obtain
 from nfbook.data.files import DataFile, find_file
 from nfbook.data.frey import frey_faces
 from nfbook.data.geyser import old_faithful
+from nfbook.data.minibatches import Minibatches
 from nfbook.data.mnist import binarise, mnist
 from nfbook.data.recorder import record
 from nfbook.data.scikit import diabetes, digits, split_digits
@@ -16,6 +17,7 @@ from nfbook.data.tables import Table, diamonds, weather
 __all__ = [
     "DataFile",
     "DownloadError",
+    "Minibatches",
     "Splits",
     "Table",
     "binarise",

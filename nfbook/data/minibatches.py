@@ -31,7 +31,8 @@ class Minibatches:
 
     Raises:
         TypeError: The observations are not a tensor, or a number is not an int.
-        ValueError: The batch is larger than the data, or the companions have another n.
+        ValueError: x has no rows, the batch is larger than the data, or the companions have another
+            n.
 
     Example:
         >>> batches = Minibatches(torch.arange(6), size=2, seed=0)
@@ -43,8 +44,11 @@ class Minibatches:
     """
 
     def __init__(self, x: Tensor, *companions: Tensor, size: int, seed: int = 0) -> None:
-        for each in (x, *companions):
-            check_type("x", each, Tensor, "a torch.Tensor")
+        check_type("x", x, Tensor, "a torch.Tensor")
+        if not x.ndim:
+            raise ValueError("x must have shape (n, ...), got ()")
+        for each in companions:
+            check_type("every companion of x", each, Tensor, "a torch.Tensor")
             if not each.ndim or len(each) != len(x):
                 raise ValueError(
                     f"companions of x must have its {len(x)} rows, got shape {tuple(each.shape)}"

@@ -30,15 +30,16 @@ from nfbook.data.scikit import split_digits
 from nfbook.data.splits import Splits
 from nfbook.flows import PlanarFlow
 from nfbook.networks import Feedforward
-from nfbook.reproduce.evaluation import evaluate, negative_bound
-from nfbook.training import Checkpoints, NegativeELBO, Trainer, linear_annealing
+from nfbook.reproduce.evaluation import evaluate
+from nfbook.training import Checkpoints, NegativeELBO, Trainer, linear_annealing, negative_bound
 from nfbook.transforms import DataUnits, dequantise
 from nfbook.vae import VAE, LogitNormalDecoder, Standardised
 
-__all__ = ["PROTOCOLS", "TITLE", "Settings", "jobs", "make_model", "run"]
+__all__ = ["DATA", "PROTOCOLS", "TITLE", "Settings", "jobs", "make_model", "run"]
 
 TITLE = "Patches of CIFAR-10: the density by length"
 PROTOCOLS = ("book", "quick")
+DATA = cifar_patches
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def run(
     )
     history = trainer.fit(
         job.updates,
-        validate=lambda _: {"validation": negative_bound(model, fixed.validation)},
+        validate=lambda model: {"validation": negative_bound(model, fixed.validation)},
         every=job.every,
         checkpoints=checkpoints,
         progress=progress,

@@ -16,16 +16,17 @@ import re
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch
 
+from nfbook._files import write_in_one_step
 from nfbook.data.recorder import record
 from nfbook.data.stored import RESULTS
-from nfbook.training import CheckpointError, Checkpoints, Interrupted
+from nfbook.training import CheckpointError, Checkpoints, TrainingError
 
 __all__ = ["EXPERIMENTS", "main"]
 
@@ -35,12 +36,15 @@ EXPERIMENTS = {
     "energies": "four energies in the plane: the divergence by flow and length (figure 3)",
 }
 
+# What a merged result holds of each job's.
+KEPT = ("settings", "versions", "machine", "seconds", "result")
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command, and return its exit status.
 
-    That is 0 when all is done, 1 where a file is in the way, 2 for wrong arguments, and 130 where
-    it was interrupted.
+    That is 0 when all is done, 1 where a file is missing or in the way or a loss is not finite, 2
+    for wrong arguments, and 130 where it was interrupted.
     """
     options = _parser().parse_args(arguments)
     experiment = importlib.import_module(f"nfbook.reproduce.{options.experiment}")
@@ -53,14 +57,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             _keep_memory()
             torch.set_num_threads(options.threads)
+            if options.download and (data := getattr(experiment, "DATA", None)):
+                data(download=True, progress=not options.no_progress)
             for number, job in enumerate(jobs, 1):
                 print(f"{options.experiment}: {job.name}, {number} of {len(jobs)}", flush=True)
                 _run(experiment, options, job)
-    except Interrupted as reason:
-        print(f"\n{reason}; the same command goes on from there", file=sys.stderr)
+    except KeyboardInterrupt as reason:
+        # Without a reason if it came before the training or after it, as in an evaluation.
+        where = f"{reason}; the same command goes on from there"
+        if not str(reason):
+            where = "interrupted; the same command goes on from the last checkpoint"
+        print(f"\n{where}", file=sys.stderr)
         return 130
-    except (_ArgumentError, _ResultError, CheckpointError, FileNotFoundError) as error:
-        print(f"nfbook-reproduce: {error}", file=sys.stderr)
+    except (_ArgumentError, _ResultError, CheckpointError, TrainingError, OSError) as error:
+        # A data set that is missing names the argument of its function.
+        message = str(error).replace("download=True", "--download")
+        print(f"nfbook-reproduce: {message}", file=sys.stderr)
         return 2 if isinstance(error, _ArgumentError) else 1
     return 0
 
@@ -70,7 +82,7 @@ class _ArgumentError(Exception):
 
 
 class _ResultError(Exception):
-    """A result that is missing, or one of other settings."""
+    """A result or a checkpoint that is missing, or one of other settings."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -92,9 +104,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--runs", type=Path, default=Path("runs"), help="folder of the checkpoints (default: runs)"
     )
-    parser.add_argument("--threads", type=int, default=1, help="of one job (default: 1)")
+    parser.add_argument("--threads", type=_count, default=1, help="of one job (default: 1)")
+    parser.add_argument("--download", action="store_true", help="get the data if they are missing")
     parser.add_argument("--no-progress", action="store_true", help="show no bars")
     return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1, got {text!r}")
+    return int(text)
 
 
 def _chosen(experiment: ModuleType, options: argparse.Namespace) -> list[Any]:
@@ -128,6 +147,7 @@ def _run(experiment: ModuleType, options: argparse.Namespace, job: Any) -> None:
         return
     folder.mkdir(parents=True, exist_ok=True)
     checkpoints = Checkpoints(options.runs / options.experiment / name)
+    _check_settings_of(checkpoints, job)
     started = time.strftime("%Y-%m-%d")
 
     def measure() -> dict[str, Any]:
@@ -140,7 +160,7 @@ def _run(experiment: ModuleType, options: argparse.Namespace, job: Any) -> None:
         measure,
         title=experiment.TITLE,
         command=f"python -m nfbook.reproduce {options.experiment} {which} --only {job.name}",
-        settings=_plain(job),
+        settings=_plain(asdict(job)),
         seeds=[job.seed],
         packages=["nfbook", "numpy", "torch"],
         folder=folder,
@@ -159,8 +179,7 @@ def _merge(experiment: ModuleType, options: argparse.Namespace) -> None:
             if stored is None:
                 missing.append(f"{protocol}: {job.name}")
             else:
-                kept = ("settings", "versions", "machine", "seconds", "result")
-                runs.append({key: stored[key] for key in kept})
+                runs.append(stored)
     if not runs:
         raise _ResultError(f"there are no results in {folder}")
     record(
@@ -182,23 +201,48 @@ def _result_name(job: Any) -> str:
 
 
 def _stored(path: Path, job: Any) -> dict[str, Any] | None:
-    """Return a job's result; None if there is none."""
+    """Return what is kept of a job's result; None if there is none."""
     if not path.exists():
         return None
-    stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    theirs, ours = stored["settings"], _plain(job)
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        kept = {key: stored[key] for key in KEPT}
+        settings = dict(kept["settings"])
+    except (KeyError, TypeError, ValueError):
+        raise _ResultError(
+            f"{path} is not a result of an experiment; move it away to run the job anew"
+        ) from None
+    _refuse_other(f"{path} is a result", settings, job)
+    return kept
+
+
+def _check_settings_of(checkpoints: Checkpoints, job: Any) -> None:
+    """Note the job's settings beside its checkpoints, or see that they are those noted before."""
+    # A checkpoint alone knows the model, and not what else of the job has been changed since.
+    path = checkpoints.folder / "settings.json"
+    if path.exists():
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        _refuse_other(f"{checkpoints.folder} holds checkpoints", settings, job)
+    else:
+        write_in_one_step(path, f"{json.dumps(asdict(job), indent=1)}\n".encode())
+
+
+def _refuse_other(what: str, theirs: dict[str, Any], job: Any) -> None:
+    ours = _plain(asdict(job))
+    # A setting that came later had its default, which is what was done before.
+    defaults = {each.name: each.default for each in fields(job) if each.default is not MISSING}
+    theirs = _plain(defaults) | theirs
     for key in sorted(theirs.keys() | ours.keys()):
         if theirs.get(key) != ours.get(key):
             raise _ResultError(
-                f"{path} is a result of other settings: {key} is {theirs.get(key)!r} there and "
+                f"{what} of other settings: {key} is {theirs.get(key)!r} there and "
                 f"{ours.get(key)!r} here; move it away to run the job anew"
             )
-    return stored
 
 
-def _plain(job: Any) -> dict[str, Any]:
-    """Return the settings of a job as JSON gives them back."""
-    plain: dict[str, Any] = json.loads(json.dumps(asdict(job)))
+def _plain(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return settings as JSON gives them back."""
+    plain: dict[str, Any] = json.loads(json.dumps(settings))
     return plain
 
 

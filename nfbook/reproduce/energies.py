@@ -42,7 +42,17 @@ from nfbook.targets import TARGETS, EnergyTarget
 from nfbook.training import Checkpoints, ReverseKL, Trainer, constant, linear_annealing
 from nfbook.transforms import Box, Transform
 
-__all__ = ["PROTOCOLS", "TITLE", "VARIANTS", "Settings", "divergence", "jobs", "make_flow", "run"]
+__all__ = [
+    "PROTOCOLS",
+    "TITLE",
+    "VARIANTS",
+    "Settings",
+    "divergence",
+    "jobs",
+    "make_flow",
+    "run",
+    "tapered",
+]
 
 TITLE = "Four energies in the plane: the divergence by flow and length"
 PROTOCOLS = ("book", "quick")
@@ -138,7 +148,7 @@ def run(
     flow = make_flow(job, generator)
     target = TARGETS[job.target](like=torch.empty(0, dtype=torch.float64))
     exact = job.support == "square"
-    log_p = target.log_prob if exact else _tapered(target)
+    log_p = target.log_prob if exact else tapered(target)
     rising = round(job.annealed * job.updates)
     annealing = linear_annealing(job.first_beta, rising) if rising else constant
     optimiser = Adam(flow.parameters(), job.step_size)
@@ -220,7 +230,7 @@ ENDINGS: dict[str, Transform | None] = {
 }
 
 
-def _tapered(target: EnergyTarget) -> Callable[[Tensor], Tensor]:
+def tapered(target: EnergyTarget) -> Callable[[Tensor], Tensor]:
     r"""Return the log density on the plane of an energy with walls around the square."""
 
     def log_density(z: Tensor) -> Tensor:

@@ -6,13 +6,13 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nfbook.data.splits import Splits
-from nfbook.training import NegativeELBO
+from nfbook.training import negative_bound
 from nfbook.vae import VAE
 
-__all__ = ["evaluate", "negative_bound"]
+__all__ = ["evaluate"]
 
 
 def evaluate(
@@ -66,23 +66,6 @@ def evaluate(
         "effective_sample_size": found.effective_sample_size.mean().item(),
         "train_negative_bound": negative_bound(vae, data.train[: len(data.test)]),
     }
-
-
-@torch.no_grad()
-def negative_bound(vae: nn.Module, x: Tensor) -> float:
-    """Return the mean of the negative bound over images, with one draw each and fixed noise.
-
-    Example:
-        >>> from nfbook.networks import Feedforward
-        >>> from nfbook.vae import BernoulliDecoder
-        >>> vae = VAE(Feedforward(4, (8,)), BernoulliDecoder(Feedforward(2, (8,), 4)))
-        >>> negative_bound(vae, torch.ones(10, 4)) == negative_bound(vae, torch.ones(10, 4))
-        True
-    """
-    generator = torch.Generator().manual_seed(0)
-    loss = NegativeELBO()
-    total = sum(loss(vae, part, generator=generator).item() * len(part) for part in x.split(500))
-    return total / len(x)
 
 
 def _over_images(values: Tensor, parts: int) -> list[float]:

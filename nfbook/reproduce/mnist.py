@@ -46,7 +46,7 @@ from nfbook.flows import (
     SylvesterFlow,
 )
 from nfbook.networks import Dense, Feedforward, Gated, Maxout
-from nfbook.reproduce.evaluation import evaluate, negative_bound
+from nfbook.reproduce.evaluation import evaluate
 from nfbook.training import (
     Annealing,
     Checkpoints,
@@ -55,12 +55,14 @@ from nfbook.training import (
     constant,
     exponential_average,
     linear_annealing,
+    negative_bound,
 )
 from nfbook.transforms import Compose, Planar
 from nfbook.transforms.base import Transform
 from nfbook.vae import VAE, BernoulliDecoder
 
 __all__ = [
+    "DATA",
     "PROTOCOLS",
     "TITLE",
     "Settings",
@@ -76,6 +78,7 @@ __all__ = [
 
 TITLE = "Binarised MNIST: the bound by posterior and length"
 PROTOCOLS = ("book", "paper", "modern", "ablations", "quick")
+DATA = binarised_mnist
 LAYERS: dict[str, Callable[..., nn.Module]] = {
     "relu": Dense,
     "maxout": Maxout,

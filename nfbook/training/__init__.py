@@ -13,6 +13,7 @@ from nfbook.training.losses import (
     NegativeELBO,
     NegativeImportanceBound,
     ReverseKL,
+    negative_bound,
 )
 from nfbook.training.path_gradients import draw_and_path_log_prob
 from nfbook.training.scale import WorkerLostError
@@ -36,5 +37,6 @@ __all__ = [
     "exponential_average",
     "linear_annealing",
     "load_state",
+    "negative_bound",
     "save_state",
 ]

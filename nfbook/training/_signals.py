@@ -39,4 +39,5 @@ def stop_between_steps() -> Iterator[threading.Event]:
         yield stop
     finally:
         for each, handler in before.items():
-            signal.signal(each, handler)
+            # None: it was set by another language than Python, which cannot set it again.
+            signal.signal(each, signal.SIG_DFL if handler is None else handler)

@@ -39,7 +39,7 @@ def save_state(path: Path, state: Mapping[str, Any]) -> None:
 
     Raises:
         OSError: It cannot be written. What was there before is still there.
-        TypeError: A value is of another kind.
+        TypeError: A value or a key is of another kind.
 
     Example:
         >>> import tempfile
@@ -231,6 +231,8 @@ def _without_tensors(value: Any, where: str, tensors: dict[str, Tensor]) -> Any:
         tensors[where] = value
         return {"tensor": where}
     if isinstance(value, Mapping):
+        for key in value:
+            check_type(f"every key of {where or 'state'}", key, str | int, "a str or an int")
         items = [
             [key, _without_tensors(one, f"{where}.{key}" if where else str(key), tensors)]
             for key, one in value.items()

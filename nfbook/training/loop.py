@@ -187,6 +187,9 @@ class Trainer:
 
         Raises:
             CheckpointError: The checkpoint is one of another run.
+            TypeError: An argument has the wrong type, or there are checkpoints, and the data cannot
+                say where they stand.
+            ValueError: A number is out of its range.
             Interrupted: Ctrl-C, or a polite end from outside, has stopped it after a step.
             TrainingError: The loss or its gradient is not finite.
         """
@@ -194,7 +197,12 @@ class Trainer:
         check_count("every", every)
         if patience is not None:
             check_count("patience", patience)
+        if validate is not None or patience is not None:
             check_callable("validate", validate)
+        check_type("checkpoints", checkpoints, Checkpoints | None, "Checkpoints or None")
+        if checkpoints is not None and self.data is not None:
+            for name in ("state_dict", "load_state_dict"):
+                check_callable(f"data.{name}", getattr(self.data, name, None))
         first, name = self._workers.rank == 0, type(self.model).__name__
         with stop_between_steps() as stop:
             self._go_on_from(checkpoints)
@@ -228,10 +236,13 @@ class Trainer:
             was_training = model.training
             model.eval()
             with torch.no_grad():
-                row |= validate(model)
+                found = validate(model)
             model.train(was_training)
+            check_type("what validate returns", found, dict, "a dict of numbers")
+            row |= found
             score = row.get("validation")
-            if score is not None and (self.best["loss"] is None or score < self.best["loss"]):
+            least = math.inf if self.best["loss"] is None else self.best["loss"]
+            if score is not None and score < least:
                 copy = {name: value.clone() for name, value in model.state_dict().items()}
                 self.best = {"loss": score, "step": self.step, "model": copy}
             if isinstance(self.schedule, ReduceLROnPlateau):
@@ -241,7 +252,9 @@ class Trainer:
     def _is_over(self, patience: int | None) -> bool:
         """Return whether the last validations were all no better than the best."""
         since = [
-            r for r in self.history.rows if "validation" in r and r["step"] > self.best["step"]
+            r
+            for r in self.history.rows
+            if "validation" in r and r["step"] > (self.best["step"] or 0)
         ]
         return patience is not None and len(since) >= patience
 

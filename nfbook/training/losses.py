@@ -15,7 +15,14 @@ from nfbook.sampling import draw_and_log_prob
 from nfbook.training.annealing import Annealing, constant
 from nfbook.training.path_gradients import draw_and_path_log_prob
 
-__all__ = ["Loss", "MaximumLikelihood", "NegativeELBO", "NegativeImportanceBound", "ReverseKL"]
+__all__ = [
+    "Loss",
+    "MaximumLikelihood",
+    "NegativeELBO",
+    "NegativeImportanceBound",
+    "ReverseKL",
+    "negative_bound",
+]
 
 Loss = Callable[..., Tensor]
 """``loss(model, batch, step, generator)``: a tensor without dimensions."""
@@ -101,6 +108,30 @@ class NegativeELBO:
         # With beta = 1 and warm = 1 this is log q minus the log joint.
         loss: Tensor = (warm * (log_q - beta * log_prior) - beta * log_likelihood).mean()
         return loss
+
+
+@torch.no_grad()
+def negative_bound(model: Any, x: Tensor, seed: int = 0) -> float:
+    """Return the mean of the negative bound of a `VAE` over a data set, with one draw for each x.
+
+    Each call has the same noise, so that models can be compared while they are trained.
+
+    Arguments:
+        model: The model.
+        x: Observations, `(n, D)`.
+        seed: Of the noise.
+
+    Example:
+        >>> from nfbook.networks import Feedforward
+        >>> from nfbook.vae import VAE, BernoulliDecoder
+        >>> vae = VAE(Feedforward(4, (8,)), BernoulliDecoder(Feedforward(2, (8,), 4)))
+        >>> negative_bound(vae, torch.ones(10, 4)) == negative_bound(vae, torch.ones(10, 4))
+        True
+    """
+    generator = torch.Generator().manual_seed(seed)
+    loss = NegativeELBO()
+    total = sum(loss(model, part, generator=generator).item() * len(part) for part in x.split(500))
+    return total / len(x)
 
 
 class NegativeImportanceBound:

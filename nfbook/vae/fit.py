@@ -22,7 +22,13 @@ from nfbook.data.minibatches import Minibatches
 from nfbook.flows import FAMILIES, Flow
 from nfbook.flows.base import ParametricFlow
 from nfbook.networks import Feedforward
-from nfbook.training import NegativeELBO, Trainer, TrainingHistory, linear_annealing
+from nfbook.training import (
+    NegativeELBO,
+    Trainer,
+    TrainingHistory,
+    linear_annealing,
+    negative_bound,
+)
 from nfbook.transforms import DataUnits, dequantise
 from nfbook.vae.decoders import BernoulliDecoder, Decoder, GaussianDecoder, LogitNormalDecoder
 from nfbook.vae.model import VAE
@@ -132,7 +138,7 @@ def fit_vae(
         >>> history["validation"][-1] < 2  # nats; of six coins they would be 4.16
         True
     """
-    _check(x, latent_dim, likelihood, updates, batch, learning_rate, validation, generator)
+    _check(x, latent_dim, likelihood, levels, updates, batch, learning_rate, validation, generator)
     order = torch.randperm(len(x), generator=generator)
     held = min(max(1, round(validation * len(x))), len(x) - 1)
     train, rest = x[order[held:]], x[order[:held]]
@@ -169,7 +175,7 @@ def fit_vae(
     )
     history = trainer.fit(
         updates,
-        validate=lambda _: {"validation": _negative_bound(model, rest, seed)},
+        validate=lambda model: {"validation": negative_bound(model, rest, seed)},
         every=max(1, updates // 20),
         progress=progress,
     )
@@ -181,6 +187,7 @@ def _check(
     x: Tensor,
     latent_dim: int,
     likelihood: str | None,
+    levels: int,
     updates: int,
     batch: int,
     learning_rate: float,
@@ -204,6 +211,12 @@ def _check(
         raise TypeError(
             f"x must be a floating-point tensor of 0 and 1 for bernoulli, got {x.dtype}; "
             "convert it first, for example with .to(torch.float32)"
+        )
+    check_count("levels", levels, minimum=2)
+    if not x.is_floating_point() and not 0 <= int(x.min()) <= int(x.max()) < levels:
+        raise ValueError(
+            f"x must lie between 0 and levels - 1, {levels - 1}, "
+            f"got {int(x.min())} to {int(x.max())}"
         )
     if check_real("learning_rate", learning_rate) <= 0:
         raise ValueError(f"learning_rate must be positive, got {learning_rate}")
@@ -256,14 +269,3 @@ def _flow(
     hidden = () if issubclass(family, ParametricFlow) else (64,)
     result: Flow = family(features, context, length, hidden, generator=generator)
     return result
-
-
-@torch.no_grad()
-def _negative_bound(model: VAE, x: Tensor, seed: int) -> float:
-    """Return the mean of the negative bound with one draw and the same noise at each call."""
-    generator = torch.Generator().manual_seed(seed)
-    loss = NegativeELBO()
-    total = sum(
-        loss(model, piece, generator=generator).item() * len(piece) for piece in x.split(500)
-    )
-    return total / len(x)

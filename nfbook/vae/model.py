@@ -270,7 +270,12 @@ class VAE(nn.Module):
 
     @torch.no_grad()
     def latent_means(
-        self, x: Tensor, num_samples: int = 100, *, generator: torch.Generator | None = None
+        self,
+        x: Tensor,
+        num_samples: int = 100,
+        *,
+        generator: torch.Generator | None = None,
+        progress: bool = True,
     ) -> Tensor:
         r"""Return the mean of :math:`q(\mathbf{z} \mid \mathbf{x}, \phi)`.
 
@@ -280,6 +285,7 @@ class VAE(nn.Module):
             x: Observations, `(*, D)`.
             num_samples: The number of draws for each, where they are needed.
             generator: The source of randomness, or None for torch's own.
+            progress: Whether to show a bar.
 
         Returns:
             One for each observation, `(*, d)`.
@@ -288,11 +294,16 @@ class VAE(nn.Module):
             self.check_observations(x)
             mean: Tensor = self.posterior(x).mean
             return mean
-        return self._posterior_mean(x, num_samples, generator, lambda z: z)
+        return self._posterior_mean(x, num_samples, generator, progress, lambda z: z)
 
     @torch.no_grad()
     def reconstruct(
-        self, x: Tensor, num_samples: int = 100, *, generator: torch.Generator | None = None
+        self,
+        x: Tensor,
+        num_samples: int = 100,
+        *,
+        generator: torch.Generator | None = None,
+        progress: bool = True,
     ) -> Tensor:
         r"""Return what the model expects to see of z, on average over z given x.
 
@@ -306,30 +317,35 @@ class VAE(nn.Module):
             x: Observations, `(*, D)`.
             num_samples: The number of draws of z for each.
             generator: The source of randomness, or None for torch's own.
+            progress: Whether to show a bar.
 
         Returns:
             Observations without noise, `(*, D)`.
         """
-        return self._posterior_mean(x, num_samples, generator, self.decode)
+        return self._posterior_mean(x, num_samples, generator, progress, self.decode)
 
     def _posterior_mean(
         self,
         x: Tensor,
         num_samples: int,
         generator: torch.Generator | None,
+        progress: bool,
         function: Callable[[Tensor], Tensor],
     ) -> Tensor:
         """Return the average over draws of a function of z, in bounded memory."""
         self.check_observations(x)
         check_count("num_samples", num_samples)
+        rows = x.reshape(-1, self.data_dim)
         means = []
-        for piece in x.reshape(-1, self.data_dim).split(_rows(num_samples)):
-            q = self.posterior(piece)
-            sums = [
-                function(draw(q, (count,), generator=generator)).sum(0)
-                for count in _counts(num_samples)
-            ]
-            means.append(torch.stack(sums).sum(0) / num_samples)
+        with progress_bar(len(rows), "Posterior means", show=progress) as bar:
+            for piece in rows.split(_rows(num_samples)):
+                q = self.posterior(piece)
+                sums = [
+                    function(draw(q, (count,), generator=generator)).sum(0)
+                    for count in _counts(num_samples)
+                ]
+                means.append(torch.stack(sums).sum(0) / num_samples)
+                bar.update(len(piece))
         return torch.cat(means).reshape(*x.shape[:-1], -1)
 
     @torch.no_grad()

@@ -1,12 +1,9 @@
 """The experiments as commands: the same path as the long runs, in seconds."""
 
+import dataclasses
 import json
 import math
-import os
 import signal
-import subprocess
-import sys
-import time
 from dataclasses import asdict, replace
 
 import pytest
@@ -17,7 +14,7 @@ from nfbook.data import Splits, split_digits
 from nfbook.networks import Feedforward
 from nfbook.reproduce import cifar10, command, energies, mnist
 from nfbook.reproduce.evaluation import evaluate
-from nfbook.training import Checkpoints
+from nfbook.training import Checkpoints, TrainingError
 from nfbook.vae import VAE, BernoulliDecoder
 
 
@@ -117,6 +114,89 @@ def test_a_result_of_other_settings_is_refused(tmp_path, folders, capsys):
     assert not (tmp_path / "results" / "mnist.json").exists()
 
 
+@pytest.fixture
+def toy(monkeypatch):
+    """An experiment that takes no time: what a job does is a list's only entry."""
+    does = [lambda job, checkpoints: checkpoints.save(1, {"step": 1})]
+
+    def run(job, *, checkpoints, progress):
+        does[0](job, checkpoints)
+        return {"bound": 1.0}
+
+    monkeypatch.setattr(mnist, "run", run)
+    return does
+
+
+def fails(error):
+    def run(job, checkpoints):
+        raise error
+
+    return run
+
+
+ONE = ["mnist", "--only", "planar_0_seed_0"]
+
+
+def test_a_checkpoint_of_other_settings_is_refused(tmp_path, monkeypatch, folders, toy, capsys):
+    assert command.main([*ONE, *folders]) == 0
+    (tmp_path / "results" / "mnist" / "book_planar_0_seed_0.json").unlink()
+    jobs = [dataclasses.replace(job, learning_rate=0.5) for job in mnist.jobs("book")]
+    monkeypatch.setattr(mnist, "jobs", lambda protocol: jobs)
+    assert command.main([*ONE, *folders]) == 1
+    message = capsys.readouterr().err
+    assert "book_planar_0_seed_0 holds checkpoints of other settings" in message
+    assert "learning_rate is 0.001 there and 0.5 here" in message
+
+
+def test_a_setting_that_came_later_had_its_default(tmp_path, folders, toy, capsys):
+    assert command.main([*ONE, *folders]) == 0
+    path = tmp_path / "results" / "mnist" / "book_planar_0_seed_0.json"
+    old = json.loads(path.read_text(encoding="utf-8"))
+    del old["settings"]["decay"]
+    path.write_text(json.dumps(old), encoding="utf-8")
+    assert command.main([*ONE, *folders]) == 0
+    assert "done already" in capsys.readouterr().out
+    del old["settings"]["seed"]  # which has none
+    path.write_text(json.dumps(old), encoding="utf-8")
+    assert command.main([*ONE, *folders]) == 1
+    assert "seed is None there and 0 here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", ["", "[1]", '{"settings": 3}', "\xff"])
+def test_a_file_that_is_no_result_is_named(tmp_path, folders, toy, capsys, content):
+    path = tmp_path / "results" / "mnist" / "book_planar_0_seed_0.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(content, encoding="latin-1")
+    for arguments in (ONE, ["mnist", "--merge"]):
+        assert command.main([*arguments, *folders]) == 1
+        assert f"{path} is not a result of an experiment" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (KeyboardInterrupt(), 130, "interrupted; the same command goes on from the last"),
+        (TrainingError("the loss is nan at step 7"), 1, "nfbook-reproduce: the loss is nan"),
+        (PermissionError(13, "Permission denied", "/x"), 1, "Permission denied: '/x'"),
+        (FileNotFoundError("Call again with download=True to get it"), 1, "again with --download"),
+    ],
+)
+def test_what_stops_a_job_is_said_in_a_line(folders, toy, capsys, error, status, message):
+    toy[0] = fails(error)
+    assert command.main([*ONE, *folders]) == status
+    assert message in capsys.readouterr().err
+
+
+def test_data_are_downloaded_where_asked_for(folders, toy, monkeypatch):
+    asked = []
+    monkeypatch.setattr(mnist, "DATA", lambda **named: asked.append(named))
+    assert command.main([*ONE, *folders]) == 0
+    assert asked == []
+    assert command.main([*ONE, *folders, "--download", "--no-progress"]) == 0
+    assert asked == [{"download": True, "progress": False}]
+    assert command.main(["energies", "--quick", "--list", "--download"]) == 0
+
+
 def test_a_run_goes_on_from_its_checkpoint(tmp_path, monkeypatch, folders):
     job = mnist.jobs("quick")[0]
     whole = mnist.run(job, progress=False)
@@ -139,31 +219,22 @@ def _save_once_then_fail(self, step, state, save=Checkpoints.save):
     save(self, step, state)
 
 
-def test_an_interrupted_command_says_how_to_go_on(tmp_path, folders):
-    """In a process of its own, which gets a real Ctrl-C."""
-    code = (
-        "import dataclasses, sys\n"
-        "from nfbook.reproduce import command, mnist\n"
-        "long = [dataclasses.replace(mnist.jobs('quick')[0], updates=10**6)]\n"
-        "mnist.jobs = lambda protocol: long\n"
-        "sys.exit(command.main(sys.argv[1:]))\n"
-    )
-    arguments = [sys.executable, "-c", code, "mnist", "--quick", "--no-progress", *folders]
-    process = subprocess.Popen(arguments, stderr=subprocess.PIPE, env=os.environ, text=True)
-    run = tmp_path / "runs" / "mnist" / "quick_planar_2_seed_0"
-    deadline = time.monotonic() + 60
-    while not list(run.glob("step-*")):
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "the same command goes on from there" in errors
-    assert "Traceback" not in errors
-    state = Checkpoints(run).latest()
-    assert state is not None
-    assert f"stopped after step {state['step']} of 1000000" in errors
+def test_an_interrupted_command_says_how_to_go_on(tmp_path, monkeypatch, folders, capsys):
+    """A real Ctrl-C, as soon as there is a checkpoint."""
+    long = [dataclasses.replace(mnist.jobs("quick")[0], updates=10**6)]
+    monkeypatch.setattr(mnist, "jobs", lambda protocol: long)
+
+    def save_and_interrupt(self, step, state, save=Checkpoints.save):
+        save(self, step, state)
+        if step == 30:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Checkpoints, "save", save_and_interrupt)
+    assert command.main(["mnist", "--quick", "--no-progress", *folders]) == 130
+    errors = capsys.readouterr().err
+    assert "stopped after step 31 of 1000000; the same command goes on from there" in errors
+    assert Checkpoints(tmp_path / "runs" / "mnist" / "quick_planar_2_seed_0").steps() == [30, 31]
+    assert not (tmp_path / "results" / "mnist" / "quick_planar_2_seed_0.json").exists()
 
 
 @pytest.mark.parametrize(
@@ -186,6 +257,13 @@ def test_an_unknown_experiment_names_those_there_are(capsys):
     assert error.value.code == 2
     message = capsys.readouterr().err
     assert all(name in message for name in command.EXPERIMENTS)
+
+
+def test_threads_are_at_least_one(capsys):
+    for wrong in ("0", "-1", "two"):
+        with pytest.raises(SystemExit):
+            command.main(["mnist", f"--threads={wrong}"])
+        assert f"must be a whole number from 1, got '{wrong}'" in capsys.readouterr().err
 
 
 def test_nothing_to_merge(folders, capsys):

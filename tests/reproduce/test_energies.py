@@ -9,7 +9,7 @@ import pytest
 import torch
 from draws import seeded
 
-from nfbook.reproduce.energies import VARIANTS, Settings, _tapered, jobs, make_flow, run
+from nfbook.reproduce.energies import VARIANTS, Settings, jobs, make_flow, run, tapered
 from nfbook.targets import U4
 
 F64 = torch.float64
@@ -75,7 +75,7 @@ def test_training_brings_a_flow_near_the_wave():
 
 def test_the_target_on_the_plane_is_normalised():
     """Weighted draws have mean 1, and within the square the ratio of both is constant."""
-    log_p = _tapered(U4())
+    log_p = tapered(U4())
     z = 4 * torch.randn(200_000, 2, generator=seeded(), dtype=F64)
     log_q = torch.distributions.Normal(0.0, 4.0).log_prob(z).sum(-1)
     weights = (log_p(z) - log_q).exp()

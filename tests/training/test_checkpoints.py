@@ -76,6 +76,8 @@ def test_what_is_no_plain_value_is_refused_and_the_old_file_stays(tmp_path):
     save_state(tmp_path / "state", STATE)
     with pytest.raises(TypeError, match=r"a\.b must be a tensor or a plain value, got Linear"):
         save_state(tmp_path / "state", {"a": {"b": nn.Linear(1, 1)}})
+    with pytest.raises(TypeError, match="every key of a must be a str or an int, got tuple"):
+        save_state(tmp_path / "state", {"a": {(1, 2): 3}})
     assert load_state(tmp_path / "state")["step"] == 3
 
 

@@ -513,3 +513,50 @@ def test_annealing_starts_where_it_is_told():
     assert linear_annealing(1, 10)(0) == 1
     with pytest.raises(ValueError, match="start must lie between 0 and 1"):
         linear_annealing(1.5)
+
+
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [
+        ({"validate": 3}, "validate must be a function, got int"),
+        ({"checkpoints": "runs"}, "checkpoints must be Checkpoints or None, got str"),
+        ({"validate": lambda model: 3.0}, "what validate returns must be a dict of numbers"),
+    ],
+)
+def test_bad_arguments_of_fit(named, message):
+    with pytest.raises(TypeError, match=message):
+        trainer_of(linear()).fit(1, progress=False, **named)
+
+
+def test_data_that_cannot_say_where_they_stand_are_refused_before_the_first_step(tmp_path):
+    model = linear()
+    optimiser = torch.optim.SGD(model.parameters(), 0.1)
+    trainer = Trainer(model, squares, iter([points()] * 9), optimiser)
+    with pytest.raises(TypeError, match=r"data\.state_dict must be a function, got NoneType"):
+        trainer.fit(3, checkpoints=Checkpoints(tmp_path), progress=False)
+    assert trainer.step == 0
+    assert len(trainer.fit(3, progress=False)) == 1
+
+
+def test_a_validation_that_is_not_a_number_is_never_the_best():
+    trainer = trainer_of(linear())
+    scores = [float("nan"), 2.0, float("nan"), 3.0]
+    trainer.fit(4, every=1, validate=validation(scores), progress=False)
+    assert trainer.load_best() == 2
+    other = trainer_of(linear())
+    history = other.fit(
+        9, every=1, validate=validation([float("nan")] * 9), patience=3, progress=False
+    )
+    assert len(history) == 3
+
+
+def test_a_handler_that_python_did_not_set_stays_no_trouble(monkeypatch):
+    set_handler = signal.signal
+    monkeypatch.setattr(signal, "signal", lambda number, new: (set_handler(number, new), None)[1])
+    usual = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        trainer_of(linear()).fit(1, progress=False)
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    finally:
+        for number, handler in usual.items():
+            set_handler(number, handler)

@@ -72,6 +72,8 @@ def test_no_other_random_numbers_are_used_or_changed():
         (lambda x: Minibatches(x, size=0), ValueError, "size must be at least 1"),
         (lambda x: Minibatches(x, size=2.0), TypeError, "size must be an int"),
         (lambda x: Minibatches([1], size=1), TypeError, r"x must be a torch\.Tensor, got list"),
+        (lambda x: Minibatches(x[0], size=1), ValueError, r"x must have shape \(n, \.\.\.\), got"),
+        (lambda x: Minibatches(x, [1], size=1), TypeError, "every companion of x must be a torch"),
         (lambda x: Minibatches(x, x[:5], size=1), ValueError, r"its 10 rows, got shape \(5,\)"),
         (lambda x: Minibatches(x, size=1, seed=-1), ValueError, "seed must be at least 0"),
     ],

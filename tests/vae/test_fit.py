@@ -135,6 +135,7 @@ def test_a_batch_is_at_most_all_of_the_data():
             ValueError,
             "likelihood must be one of bernoulli, gaussian, logit-normal or None, got 'poisson'",
         ),
+        (torch.ones(5, 3, dtype=torch.uint8), {"levels": 1}, ValueError, "levels must be at least"),
         (rand(5, 3), {"likelihood": "bernoulli"}, ValueError, "x must hold only 0 and 1"),
         (rand(5, 3), {"likelihood": "logit-normal"}, ValueError, "x must lie strictly between"),
         (
@@ -147,7 +148,7 @@ def test_a_batch_is_at_most_all_of_the_data():
             torch.full((5, 3), 16, dtype=torch.uint8),
             {"levels": 16},
             ValueError,
-            "k must lie between 0 and 15",
+            "x must lie between 0 and levels - 1, 15, got 16 to 16",
         ),
     ],
 )
