@@ -241,6 +241,8 @@ def run(
         checkpoints=checkpoints,
         progress=progress,
     )
+    seen = black_and_white(data.train[: len(data.test)], torch.Generator().manual_seed(0))
+    data = data._replace(train=seen)
     return {
         "best_step": trainer.load_best(),
         **evaluate(model, data, job.importance_samples, job.seed, progress=progress),

@@ -305,7 +305,7 @@ def test_every_ablation_changes_one_thing_and_runs(variant, monkeypatch):
     job = replace(mnist.Settings(**changed), **{key: getattr(SMALL, key) for key in kept})
     job = replace(job, length=2, updates=20, every=10, data=differs.get("data", "digits"))
     grey = split_digits()[0]
-    monkeypatch.setattr(mnist, "mnist", lambda: (Splits(*(16 * part for part in grey)), None))
+    monkeypatch.setattr(mnist, "mnist", lambda: (Splits(*(15 * part for part in grey)), None))
     result = mnist.run(job, progress=False)
     assert result["history"]["step"] == [10, 20]
     assert all(map(math.isfinite, result["negative_bound"]))
