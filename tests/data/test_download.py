@@ -229,12 +229,12 @@ def test_a_range_that_is_refused_starts_again(home):
 
 
 def test_a_server_that_falls_silent_is_left(home, monkeypatch):
-    monkeypatch.setattr(module, "TIMEOUT", 0.1)
+    monkeypatch.setattr(module, "TIMEOUT", 0.5)
 
     def silent(handler):
         handler.start(200, Content_Length=SIZE)
         handler.wfile.write(CONTENT[:1000])
-        time.sleep(0.4)
+        time.sleep(1.0)
 
     assert fetch(home, silent, good()) == CONTENT
     assert home.seen[-1][1] == "bytes=1000-"

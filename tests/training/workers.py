@@ -166,7 +166,7 @@ def start(rank: int, port: int, experiment, folder: Path) -> int:
             GROUP_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port),
             TORCHELASTIC_RUN_ID="test",
         )  # fmt: skip
-        strategy = DDPStrategy(timeout=timedelta(seconds=1 if experiment is silent else 60))
+        strategy = DDPStrategy(timeout=timedelta(seconds=5 if experiment is silent else 60))
         fabric = Fabric(accelerator="cpu", devices=2, strategy=strategy)
         found = experiment(fabric, folder)
         if rank == 0:

@@ -61,9 +61,9 @@ def test_the_best_parameters_are_kept():
     )
     best, last = min(history["validation"]), history["validation"][-1]
     assert last > 1.05 * best
-    # They have learnt next to nothing; the last ones know the rows that they have seen.
+    # The last ones know the rows that they have seen by heart, the best ones far less.
     bound = model.evaluate(x, 20, generator=seeded(4), progress=False).bound.value.mean()
-    assert abs(-bound - 30 * math.log(2)) < 3
+    assert -bound > history["loss"][-1] + 1
 
 
 def test_whole_numbers_take_a_logit_normal_likelihood_and_new_noise():
