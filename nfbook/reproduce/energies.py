@@ -20,7 +20,7 @@ What was chosen here, and may differ from the paper:
 
 Example:
     >>> len(jobs("book")), jobs("book")[0].name
-    (180, 'U1_planar_2_seed_0')
+    (192, 'U1_planar_2_seed_0')
 """
 
 from __future__ import annotations
@@ -126,10 +126,10 @@ def jobs(protocol: str) -> list[Settings]:
         plane = replace(quick, variant="plane", **VARIANTS["plane"])
         return [quick, replace(quick, family="nice"), plane]
     figure = product(TARGETS, ("planar", "nice"), (2, 8, 32), range(5))
-    variants = product(VARIANTS.items(), TARGETS, range(3))
+    variants = [("planar", 32, variant) for variant in VARIANTS] + [("nice", 2, "no_annealing")]
     return [Settings(*each) for each in figure] + [
-        Settings(target, "planar", 32, seed, variant, **change)
-        for (variant, change), target, seed in variants
+        Settings(target, family, length, seed, variant, **VARIANTS[variant])
+        for (family, length, variant), target, seed in product(variants, TARGETS, range(3))
     ]
 
 
