@@ -3,8 +3,9 @@
 Table 2 and figure 4 of D. J. Rezende and S. Mohamed, Variational inference with normalizing flows,
 ICML (2015): 40 latent variables, networks with two layers of 400 units, batches of 100 images, and
 a flow of K layers. The parameters of planar and Sylvester layers are linear in the encoder's units;
-the networks of NICE and IAF have parameters of their own, and see those units. The authors' units are maxout; those here
-are ReLU, as in the closest public reproduction, unless a job says otherwise.
+the networks of NICE and IAF have parameters of their own, and see those units. The authors' hidden
+units are maxout; those here are ReLU, as in the closest public reproduction, unless a job says
+otherwise.
 
 Five protocols, each a list of jobs:
 
