@@ -53,7 +53,7 @@ class Settings:
     levels: int = 256
     updates: int = 100_000
     learning_rate: float = 1e-3
-    annealing_updates: int = 10_000
+    annealing_updates: int = 2_000
     latent_dim: int = 30
     widths: tuple[int, ...] = (400, 400)
     batch: int = 100

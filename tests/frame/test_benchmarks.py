@@ -25,8 +25,10 @@ import run  # noqa: E402
 import stopwatch  # noqa: E402
 
 from nfbook.data import recorder, stored_result  # noqa: E402
+from nfbook.reproduce.command import EXPERIMENTS  # noqa: E402
 
-STORED = sorted(path.stem for path in run.STORE.glob("*.json"))
+# The merged results of experiments stand beside those of benchmarks.
+STORED = sorted({path.stem for path in run.STORE.glob("*.json")} - set(EXPERIMENTS))
 PEER_PINS = pins.read_pins((BENCHMARKS / "peers.txt").read_text(encoding="utf-8"))
 
 

@@ -280,6 +280,8 @@ def test_the_book_and_the_paper_train_the_same_models():
     for job in mnist.jobs("paper"):
         assert (job.optimiser, job.learning_rate, job.updates) == ("RMSprop", 1e-5, 500_000)
         assert (job.latent_dim, job.batch, job.widths) == (40, 100, (400, 400))
+        assert job.annealing_updates / job.updates == 2_000 / 100_000
+    assert {job.annealing_updates for job in mnist.jobs("book")} == {2_000}
 
 
 def test_every_name_is_one_job():
