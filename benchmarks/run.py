@@ -39,6 +39,8 @@ NAMES = (
     "flow_training",
     "maf_sampling",
     "flow_failures",
+    "vae_step",
+    "vae_growth",
 )
 PACKAGES = ("torch", "numpy", "scikit-learn")
 

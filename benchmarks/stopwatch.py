@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import math
+import os
 import statistics
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 HERE = Path(__file__).resolve().parent
 
@@ -99,6 +101,29 @@ def busy_machine() -> Iterator[None]:
     finally:
         load.kill()
         load.communicate()
+
+
+@contextmanager
+def one_core() -> Iterator[None]:
+    """Keep to one core of the machine, with the processes that start within the block.
+
+    Where a process cannot be kept to a core, torch at least has one thread.
+    """
+    threads, before = torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS")
+    cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"
+    if cores:
+        os.sched_setaffinity(0, {min(cores)})
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        del os.environ["OMP_NUM_THREADS"]
+        if before is not None:
+            os.environ["OMP_NUM_THREADS"] = before
+        if cores:
+            os.sched_setaffinity(0, cores)
 
 
 def summary(values: Sequence[float]) -> dict[str, float]:

@@ -23,9 +23,14 @@ import peers  # noqa: E402
 import planar  # noqa: E402
 import run  # noqa: E402
 import stopwatch  # noqa: E402
+import vae_growth  # noqa: E402
+import vae_peers  # noqa: E402
+import vae_step  # noqa: E402
 
 from nfbook.data import recorder, stored_result  # noqa: E402
 from nfbook.reproduce.command import EXPERIMENTS  # noqa: E402
+from nfbook.reproduce.mnist import Settings, make_model  # noqa: E402
+from nfbook.transforms import PlanarStack  # noqa: E402
 
 # The merged results of experiments stand beside those of benchmarks.
 STORED = sorted({path.stem for path in run.STORE.glob("*.json")} - set(EXPERIMENTS))
@@ -56,7 +61,7 @@ def test_table_is_made_from_the_stored_result(name, tmp_path, monkeypatch):
 
 
 def test_every_benchmark_is_named_stored_and_shown():
-    own = {"run", "stopwatch", "problems", "peers", "apart"}
+    own = {"run", "stopwatch", "problems", "peers", "vae_peers", "apart"}
     assert {path.stem for path in BENCHMARKS.glob("*.py")} - own == set(run.NAMES)
     assert set(STORED) == set(run.NAMES)
     page = (ROOT / "book" / "benchmarks.md").read_text(encoding="utf-8")
@@ -115,7 +120,7 @@ def test_peers_are_pinned_apart_from_the_environment():
     lines = (BENCHMARKS / "peers.txt").read_text(encoding="utf-8").splitlines()
     assert all(re.fullmatch(r"[a-z-]+==[\d.]+", line) for line in lines)
     assert lines == sorted(lines)
-    assert {*peers.PACKAGES, *peers.COMPILED_PACKAGES} <= set(PEER_PINS)
+    assert {*peers.PACKAGES, *peers.COMPILED_PACKAGES, *vae_peers.PACKAGES} <= set(PEER_PINS)
     environment = pins.read_pins((ROOT / "constraints.txt").read_text(encoding="utf-8"))
     assert not set(PEER_PINS) & set(environment)
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
@@ -252,3 +257,112 @@ def test_peak_memory_sees_what_was_freed_and_not_what_was_there():
     added, peak = stopwatch.peak_memory(setup, work)
     assert 195e6 < added < 215e6
     assert peak > added + 40e6
+
+
+# What the posterior takes from the encoder's units, beside mean and scale of 40 coordinates: w, u
+# and b; 50 or 320 hidden units for each network, and in NICE for that of the scales at the end.
+@pytest.mark.parametrize(
+    ("family", "length", "taken"),
+    [
+        ("planar", 0, 0),
+        ("planar", 10, 810),
+        (vae_peers.FREE, 10, 0),
+        ("nice", 10, 550),
+        ("iaf", 4, 1280),
+    ],
+)
+def test_networks_alone_have_what_the_posterior_takes_from_the_encoder(family, length, taken):
+    floor = vae_peers.contestant(vae_step.FLOOR, family, length)
+    floor.step()
+    assert all(p.grad is not None and p.grad.any() for p in floor.module.parameters())
+    model = vae_peers.vae(family, length)
+    assert floor.module[1].out_features == 80 + taken
+    encoder_and_decoder = [*model.encoder.parameters(), *model.decoder.parameters()]
+    assert floor.count() == sum(p.numel() for p in encoder_and_decoder) + 401 * (80 + taken)
+
+
+def test_parameters_of_the_layers_differ_from_image_to_image():
+    model = vae_peers.vae("planar", 3)
+    stack = model.flow.transform(model.encoder(vae_peers.images()))
+    for value in (stack.w, stack.u, stack.b):
+        assert (value.std(0) > 0.01).all()
+    assert 0.12 < vae_peers.images().mean() < 0.14
+
+
+def test_another_constraint_gives_the_same_layer():
+    w, u = torch.randn(2, 5, 4, 3, dtype=torch.float64)
+    z, b = torch.randn(5, 3, dtype=torch.float64), torch.zeros(5, 4, dtype=torch.float64)
+    # The paper's, as Pyro and normflows have it.
+    theirs = vae_peers.u_for(w, u, lambda s: s.expm1().log())
+    a = (w * theirs).sum(-1, keepdim=True)
+    u_hat = theirs + (torch.nn.functional.softplus(a) - 1 - a) * w / w.square().sum(
+        -1, keepdim=True
+    )
+    y = z
+    for k in range(4):
+        y = y + u_hat[:, k] * torch.tanh((w[:, k] * y).sum(-1, keepdim=True))
+    torch.testing.assert_close(y, PlanarStack(w, u, b)(z))
+
+
+def test_a_model_with_another_bound_is_refused(monkeypatch):
+    class Model:
+        def __init__(self, name, family, length, same=False):
+            self.name = name
+            assert same == (name != "nfbook")
+
+        def ask(self, question):
+            return question(self)
+
+        def negative_bound(self):
+            return bounds[self.name]
+
+        def close(self):
+            pass
+
+    bounds = {"nfbook": 500.0, "Pyro": 500.001, "flowjax": 500.0, "nfbook, compiled": 400.0}
+    monkeypatch.setattr(vae_step, "contestant", Model)
+    monkeypatch.setattr(vae_step, "Apart", lambda make, *arguments: make(*arguments))
+    assert vae_step._difference("planar", 10) == pytest.approx(2e-6)
+    bounds["flowjax"] = 501.0
+    with pytest.raises(RuntimeError, match="bounds of planar, K = 10 differ by 2e-03"):
+        vae_step._difference("planar", 10)
+
+
+def test_parts_of_a_step_have_the_multiplications_that_are_counted():
+    sizes = {"K": 3, "batch": 7, "D": 5, "N": 11, "L": 3}
+    job = Settings("planar", 3, 0, latent_dim=5, widths=(11,) * 3)
+    model = make_model(job)
+    linears = [m for m in model.modules() if isinstance(m, torch.nn.Linear)]
+    counts = vae_growth.multiplications(*sizes.values())
+    assert counts[vae_growth.NETWORKS] == 7 * sum(m.weight.numel() for m in linears)
+    assert counts[vae_growth.MAP] == 7 * 11 * vae_peers.context_outputs(model)
+    for make in vae_growth.PARTS.values():
+        make(*sizes.values())()
+
+
+def test_memory_is_that_of_a_step_after_a_small_one(monkeypatch):
+    steps = []
+    monkeypatch.setattr(vae_growth, "update", lambda *sizes: lambda *n: steps.append((sizes, n)))
+    monkeypatch.setattr(
+        vae_growth, "peak_memory", lambda *code: [exec(each, held) for each in code]
+    )
+    held = {}
+    vae_growth._memory((3, 7, 5, 11, 2))
+    assert steps == [((3, 7, 5, 11, 2), (1,)), ((3, 7, 5, 11, 2), ())]
+    assert "MALLOC_MMAP_THRESHOLD_" not in os.environ
+
+
+def test_one_core_is_for_the_block_alone():
+    def state():
+        cores = os.sched_getaffinity(0) if sys.platform == "linux" else {0}
+        return torch.get_num_threads(), len(cores), os.environ.get("OMP_NUM_THREADS")
+
+    def fail():
+        with stopwatch.one_core():
+            assert state() == (1, 1, "1")
+            raise ZeroDivisionError
+
+    before = state()
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert state() == before
