@@ -13,6 +13,7 @@ import threading
 import time
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
@@ -347,10 +348,19 @@ def test_a_folder_that_cannot_be_written_to_names_the_variable(home, tmp_path, m
         obtain(toy(home), download=True)
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
-def test_a_full_disk_is_no_matter_of_the_connection(home):
-    home.mine.mkdir(parents=True)
-    (home.mine / "x.bin.part").symlink_to("/dev/full")
+def test_a_full_disk_is_no_matter_of_the_connection(home, monkeypatch):
+    really_open = Path.open
+
+    def write(content):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def opened(path, mode="r", **options):
+        file = really_open(path, mode, **options)
+        if path.suffix == ".part":
+            file.write = write
+        return file
+
+    monkeypatch.setattr(Path, "open", opened)
     home.steps = [good()]
     with pytest.raises(OSError, match="No space left") as caught:
         obtain(toy(home), download=True)
