@@ -97,7 +97,7 @@ def run(
     noise = torch.Generator().manual_seed(0)
     fixed = Splits(*(_dequantised(part, job, noise) for part in data))
     model = make_model(job, DataUnits.from_data(fixed.train))
-    bound = NegativeELBO(linear_annealing(0.01, job.annealing_updates))
+    bound = NegativeELBO(linear_annealing(0.01, job.annealing_updates), path_gradient=True)
 
     def loss(
         model: nn.Module, patches: Tensor, step: int, generator: torch.Generator | None
