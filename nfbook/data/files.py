@@ -8,10 +8,14 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["DataFile", "check_content", "data_folder", "find_file"]
+__all__ = ["DamagedFileError", "DataFile", "check_content", "data_folder", "find_file"]
 
 PACKAGE = Path(__file__).resolve().parent
 VARIABLE = "NFBOOK_DATA"
+
+
+class DamagedFileError(ValueError):
+    """A data file holds something else than it should."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +56,8 @@ def find_file(name: str, md5: str, how_to_get: str, *, size: int | None = None) 
         FileNotFoundError: No folder holds it. The message says where it was looked for and how
             to get it.
         TypeError: An argument is not a string.
-        ValueError: The file's length or checksum is another one, ``name`` leads out of the
-            folders, or ``md5`` is not a checksum.
+        DamagedFileError: The file's length or checksum is another one.
+        ValueError: ``name`` leads out of the folders, or ``md5`` is not a checksum.
 
     Example:
         >>> find_file("no-such-file.csv", "0" * 32, "It does not exist.")  # doctest: +ELLIPSIS
@@ -109,13 +113,13 @@ def check_content(path: Path, md5: str, size: int | None = None) -> None:
     A guard against a broken download, not against an attacker.
 
     Raises:
-        ValueError: It has not. The message names the file and what it holds.
+        DamagedFileError: It has not. The message names the file and what it holds.
 
     Example:
         >>> check_content(Path(__file__), "0" * 32, size=1)  # doctest: +ELLIPSIS
         Traceback (most recent call last):
         ...
-        ValueError: ... is damaged or is another file: it has ... bytes, expected 1; ...
+        nfbook.data.files.DamagedFileError: ... is damaged or is another file: ...
     """
     length = path.stat().st_size
     if size is not None and length != size:
@@ -126,5 +130,7 @@ def check_content(path: Path, md5: str, size: int | None = None) -> None:
         raise _damaged(path, f"its md5 checksum is {got}, expected {md5}")
 
 
-def _damaged(path: Path, why: str) -> ValueError:
-    return ValueError(f"{path} is damaged or is another file: {why}; delete it and get it again")
+def _damaged(path: Path, why: str) -> DamagedFileError:
+    return DamagedFileError(
+        f"{path} is damaged or is another file: {why}; delete it and get it again"
+    )

@@ -24,6 +24,7 @@ from typing import Any
 import torch
 
 from nfbook._files import write_in_one_step
+from nfbook.data.files import DamagedFileError
 from nfbook.data.recorder import record
 from nfbook.data.stored import RESULTS
 from nfbook.training import CheckpointError, Checkpoints, TrainingError
@@ -43,8 +44,8 @@ KEPT = ("settings", "versions", "machine", "seconds", "result")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command, and return its exit status.
 
-    That is 0 when all is done, 1 where a file is missing or in the way or a loss is not finite, 2
-    for wrong arguments, and 130 where it was interrupted.
+    That is 0 when all is done, 1 where a file is missing, damaged or in the way or a loss is not
+    finite, 2 for wrong arguments, and 130 where it was interrupted.
     """
     options = _parser().parse_args(arguments)
     experiment = importlib.import_module(f"nfbook.reproduce.{options.experiment}")
@@ -69,7 +70,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             where = "interrupted; the same command goes on from the last checkpoint"
         print(f"\n{where}", file=sys.stderr)
         return 130
-    except (_ArgumentError, _ResultError, CheckpointError, TrainingError, OSError) as error:
+    except (
+        _ArgumentError,
+        _ResultError,
+        CheckpointError,
+        DamagedFileError,
+        TrainingError,
+        OSError,
+    ) as error:
         # A data set that is missing names the argument of its function.
         message = str(error).replace("download=True", "--download")
         print(f"nfbook-reproduce: {message}", file=sys.stderr)
@@ -122,6 +130,8 @@ def _chosen(experiment: ModuleType, options: argparse.Namespace) -> list[Any]:
     if protocol not in experiment.PROTOCOLS:
         known = ", ".join(experiment.PROTOCOLS)
         raise _ArgumentError(f"--protocol must be one of {known}, got {protocol!r}")
+    if options.merge and (options.only or options.task):
+        raise _ArgumentError("--merge joins the results of all jobs: not with --only or --task")
     jobs: list[Any] = experiment.jobs(protocol)
     if options.only:
         names = {job.name for job in jobs}

@@ -52,17 +52,18 @@ class TrainingHistory:
         """The names of the columns, in the order of their first appearance."""
         return list(dict.fromkeys(name for row in self.rows for name in row))
 
-    def plot(self, ax: Axes | None = None) -> Axes:
+    def plot(self, ax: Axes | None = None, *, unit: str = "nats") -> Axes:
         """Draw the loss and the validation against the step, and mark the best validation.
 
         Arguments:
             ax: Where to draw; None for a new figure.
+            unit: What the loss is measured in, as the axis says.
 
         Returns:
             The axes.
 
         Raises:
-            TypeError: ``ax`` is no axes of matplotlib.
+            TypeError: ``ax`` is no axes of matplotlib, or ``unit`` no text.
             ValueError: There are no rows.
 
         Example:
@@ -82,6 +83,7 @@ class TrainingHistory:
             raise ValueError("the history must have a row to be drawn, got none")
         ax = plt.subplots()[1] if ax is None else ax
         check_type("ax", ax, Axes, "matplotlib Axes")
+        check_type("unit", unit, str, "a str")
         for name, color in (("loss", COLORS["muted"]), ("validation", COLORS["variational"])):
             points = [(row["step"], row[name]) for row in self.rows if name in row]
             if points:
@@ -89,7 +91,7 @@ class TrainingHistory:
         if "validation" in self.columns:
             best = min((row["validation"], row["step"]) for row in self.rows if "validation" in row)
             ax.plot(best[1], best[0], "o", color=COLORS["truth"], label=f"best: {best[0]:.6g}")
-        ax.set(xlabel="step", ylabel="nats")
+        ax.set(xlabel="step", ylabel=unit)
         ax.legend()
         return ax
 

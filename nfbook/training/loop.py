@@ -99,6 +99,7 @@ class Trainer:
         if data is not None:
             check_callable("data.__next__", getattr(data, "__next__", None))
         check_type("optimiser", optimiser, Optimizer, "a torch.optim.Optimizer")
+        _check_trains(optimiser, model)
         check_type("schedule", schedule, LRScheduler | None, "a schedule of torch or None")
         check_type("average", average, AveragedModel | None, "an AveragedModel or None")
         check_type("autocast", autocast, torch.dtype | None, "a torch.dtype or None")
@@ -189,7 +190,7 @@ class Trainer:
             CheckpointError: The checkpoint is one of another run.
             TypeError: An argument has the wrong type, or there are checkpoints, and the data cannot
                 say where they stand.
-            ValueError: A number is out of its range.
+            ValueError: A number is out of its range, or there is nothing to be patient about.
             Interrupted: Ctrl-C, or a polite end from outside, has stopped it after a step.
             TrainingError: The loss or its gradient is not finite.
         """
@@ -220,14 +221,14 @@ class Trainer:
                     stopped = self._workers.any(stop.is_set())
                     self._seconds = time.perf_counter() - started
                     if due:
-                        self._look(validate)
+                        self._look(validate, patience)
                     if due or stopped:
                         self._save(checkpoints)
             if self._workers.any(stopped or stop.is_set()):
                 raise Interrupted(f"stopped after step {self.step} of {steps}")
         return self.history
 
-    def _look(self, validate: Validate | None) -> None:
+    def _look(self, validate: Validate | None, patience: int | None) -> None:
         """Add a row to the history, and keep the parameters if they are the best so far."""
         row: dict[str, Any] = {"step": self.step, "loss": self._sum / self._count}
         self._sum, self._count = 0.0, 0
@@ -240,6 +241,11 @@ class Trainer:
             model.train(was_training)
             check_type("what validate returns", found, dict, "a dict of numbers")
             row |= found
+            if patience is not None and "validation" not in found:
+                names = ", ".join(found) or "nothing"
+                raise ValueError(
+                    f"validate must return a number named 'validation' for patience, got {names}"
+                )
             score = row.get("validation")
             least = math.inf if self.best["loss"] is None else self.best["loss"]
             if score is not None and score < least:
@@ -340,3 +346,14 @@ class Trainer:
                 f"the last one there is of step {last}",
                 stacklevel=3,
             )
+
+
+def _check_trains(optimiser: Optimizer, model: nn.Module) -> None:
+    """Refuse an optimiser that leaves the model as it is, as one made for a copy of it does."""
+    moved = {id(each) for group in optimiser.param_groups for each in group["params"]}
+    own = list(model.parameters())
+    if own and not any(id(each) in moved for each in own):
+        raise ValueError(
+            f"optimiser must be made for parameters of the model, {type(model).__name__}, "
+            "got one that has none of them"
+        )

@@ -128,10 +128,10 @@ class VAE(nn.Module):
         units = getattr(encoder, "out_features", None)
         check_count("encoder.out_features", units)
         assert isinstance(units, int)
-        pixels = getattr(encoder, "in_features", decoder.data_dim)
-        if pixels != decoder.data_dim:
+        taken = getattr(encoder, "in_features", decoder.data_dim)
+        if taken != decoder.data_dim:
             raise ValueError(
-                f"decoder must give as many pixels as the encoder takes, {pixels}, "
+                f"decoder must give as many numbers as the encoder takes, {taken}, "
                 f"got {decoder.data_dim}"
             )
         self.latent_dim = self._latent_dim(decoder, prior)
@@ -243,7 +243,7 @@ class VAE(nn.Module):
         """Check what a training step can afford to: type, size and dtype."""
         check_type(name, value, Tensor, "a torch.Tensor")
         if not value.ndim or value.shape[-1] != size:
-            source = "the decoder's pixels" if name == "x" else "the latent variable"
+            source = "the decoder's output" if name == "x" else "the latent variable"
             raise ValueError(
                 f"{name} must have shape (*, {size}), the size of {source}, "
                 f"got {tuple(value.shape)}"

@@ -11,6 +11,7 @@ import torch
 from draws import seeded
 
 from nfbook.data import Splits, split_digits
+from nfbook.data.files import DamagedFileError
 from nfbook.networks import Feedforward
 from nfbook.reproduce import cifar10, command, energies, mnist
 from nfbook.reproduce.evaluation import evaluate
@@ -177,6 +178,7 @@ def test_a_file_that_is_no_result_is_named(tmp_path, folders, toy, capsys, conte
     [
         (KeyboardInterrupt(), 130, "interrupted; the same command goes on from the last"),
         (TrainingError("the loss is nan at step 7"), 1, "nfbook-reproduce: the loss is nan"),
+        (DamagedFileError("x.gz is damaged"), 1, "nfbook-reproduce: x.gz is damaged"),
         (PermissionError(13, "Permission denied", "/x"), 1, "Permission denied: '/x'"),
         (FileNotFoundError("Call again with download=True to get it"), 1, "again with --download"),
     ],
@@ -243,6 +245,8 @@ def test_an_interrupted_command_says_how_to_go_on(tmp_path, monkeypatch, folders
         (["--protocol", "fast"], "--protocol must be one of book, paper"),
         (["--only", "planar_3_seed_0"], "--only must name jobs of"),
         (["--task", "4/3"], "--task must be I/N with I from 1 to N, got '4/3'"),
+        (["--merge", "--task", "1/2"], "--merge joins the results of all jobs"),
+        (["--merge", "--only", "planar_0_seed_0"], "not with --only or --task"),
         (["--task", "half"], "--task must be I/N with I from 1 to N, got 'half'"),
     ],
 )

@@ -175,6 +175,8 @@ def test_patience():
         trainer.fit(100, patience=3)
     with pytest.raises(ValueError, match="patience"):
         trainer.fit(100, validate=validation([]), patience=0)
+    with pytest.raises(ValueError, match="named 'validation' for patience, got accuracy"):
+        trainer_of(linear()).fit(2, every=1, validate=lambda m: {"accuracy": 1.0}, patience=1)
 
 
 def test_a_plateau_lowers_the_rate():
@@ -234,7 +236,8 @@ def test_the_history_is_drawn():
     trainer = trainer_of(linear())
     history = trainer.fit(3, every=1, validate=validation([3.0, 1.0, 2.0]), progress=False)
     figure, ax = plt.subplots()
-    assert history.plot(ax) is ax
+    assert history.plot(ax, unit="squares") is ax
+    assert ax.get_ylabel() == "squares"
     loss, scores, best = ax.lines
     assert loss.get_ydata().tolist() == history["loss"]
     assert scores.get_xydata().tolist() == [[1, 3], [2, 1], [3, 2]]
@@ -242,6 +245,8 @@ def test_the_history_is_drawn():
     plt.close(figure)
     with pytest.raises(TypeError, match="ax must be matplotlib Axes"):
         history.plot("figure")
+    with pytest.raises(TypeError, match="unit must be a str"):
+        history.plot(ax, unit=2)
     with pytest.raises(ValueError, match="got none"):
         type(history)().plot()
 
@@ -497,6 +502,12 @@ def test_compiled_draws_follow_from_the_seed(monkeypatch, tmp_path):
 def test_bad_arguments(named, error, message):
     with pytest.raises(error, match=message):
         trainer_of(linear(), **named)
+
+
+def test_the_optimiser_of_another_model_is_refused():
+    optimiser = torch.optim.SGD(linear().parameters(), 0.1)
+    with pytest.raises(ValueError, match=r"optimiser must be made for .* Linear, got one that"):
+        Trainer(linear(), squares, Minibatches(points(), size=5), optimiser)
 
 
 def test_data_must_be_batches_without_end():

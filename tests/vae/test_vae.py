@@ -342,7 +342,7 @@ def test_evaluating_needs_no_gradients_and_its_generator_alone():
 
 
 def test_a_decoder_that_does_not_fit_the_encoder_is_named():
-    with pytest.raises(ValueError, match="as many pixels as the encoder takes, 784, got 64"):
+    with pytest.raises(ValueError, match="as many numbers as the encoder takes, 784, got 64"):
         VAE(Feedforward(784, (8,)), BernoulliDecoder(Feedforward(2, (), 64)))
 
 

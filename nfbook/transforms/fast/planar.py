@@ -192,6 +192,9 @@ class _Planar(torch.autograd.Function):
             for grad_k, slope_k, x_k, gram_k in reversed(list(steps)):
                 grad_h_b.addcmul_(gram_k, torch.mul(grad_k, slope_k, out=x_k))
             x_b, h_b = x[block].transpose(0, 1), h[block].transpose(0, 1)
+            if not any(ctx.needs_input_grad[1:]):  # as where the path alone has a gradient
+                grad_y = torch.baddbmm(grad_y, x_b.mT, w_b)
+                continue
             grad_gram = torch.bmm(x_b, h_b.mT).tril_(-1)
             grad_u_hat = torch.bmm(h_b, grad_y).baddbmm_(grad_gram.mT, w_b)
             grad_c = (grad_u_hat * w_b).sum(-1)
