@@ -11,7 +11,14 @@ import torch
 from draws import seeded
 
 from nfbook.data import Splits, split_digits
-from nfbook.networks import Feedforward
+from nfbook.flows import (
+    IAF,
+    NICE,
+    HouseholderSylvesterFlow,
+    OrthogonalSylvesterFlow,
+    PlanarFlow,
+)
+from nfbook.networks import Dense, Feedforward, Gated, Maxout
 from nfbook.reproduce import cifar10, command, energies, mnist
 from nfbook.reproduce.evaluation import evaluate
 from nfbook.training import Checkpoints, TrainingError
@@ -468,3 +475,63 @@ def test_the_highest_of_17_levels_is_the_last_17th_of_the_range(monkeypatch):
     result = cifar10.run(replace(job, updates=100), progress=False)
     bounds = (result["validation"], result["train_negative_bound"], result["negative_bound"][0])
     assert all(-math.log(17) < bound / 4 < -1.7 for bound in bounds)
+
+
+@pytest.mark.parametrize("experiment", [mnist, cifar10])
+def test_the_loss_of_a_run_is_annealed_by_its_steps(experiment):
+    r"""At first it is :math:`(1 - \beta) \mathbb{E} \log q + \beta` times the negative bound.
+
+    There q is the standard Gaussian, and :math:`\beta = 0.01`; from the second step on it is 1.
+    """
+    job = replace(experiment.jobs("quick")[1], updates=2, every=1, annealing_updates=1)
+    history = experiment.run(job, progress=False)["history"]
+    log_q = -job.latent_dim / 2 * (math.log(2 * math.pi) + 1)
+    bound = history["validation"][0]
+    assert history["loss"][0] == pytest.approx(0.99 * log_q + 0.01 * bound, abs=1.5)
+    assert history["loss"][1] == pytest.approx(bound, rel=0.15)
+
+
+def test_images_that_are_drawn_anew_are_the_ones_to_train_on(monkeypatch):
+    train, validation, test = (
+        torch.full((4, 3), grey, dtype=torch.uint8) for grey in (128, 255, 0)
+    )
+    monkeypatch.setattr(mnist, "mnist", lambda: (Splits(train, validation, test), None))
+    data = mnist.load(replace(SMALL, data="mnist"))
+    assert torch.equal(data.train, train)
+    assert torch.equal(data.validation, torch.ones(4, 3))
+    assert torch.equal(data.test, torch.zeros(4, 3))
+
+
+@pytest.mark.parametrize(
+    ("family", "kind"),
+    [
+        ("planar", PlanarFlow),
+        ("nice", NICE),
+        ("iaf", IAF),
+        ("sylvester-orthogonal", OrthogonalSylvesterFlow),
+        ("sylvester-householder", HouseholderSylvesterFlow),
+    ],
+)
+def test_a_job_has_the_flow_that_it_names(family, kind):
+    job = replace(SMALL, family=family)
+    flows = [mnist.make_flow(replace(job, length=length)) for length in (0, 2, 4, 6)]
+    assert flows[0] is None
+    assert {type(flow) for flow in flows[1:]} == {kind}
+    assert {(flow.features, flow.context) for flow in flows[1:]} == {(8, 32)}
+    two, four, six = (sum(p.numel() for p in flow.parameters()) for flow in flows[1:])
+    assert six - four == four - two > 0
+
+
+@pytest.mark.parametrize(("layer", "kind"), [("relu", Dense), ("maxout", Maxout), ("gated", Gated)])
+def test_a_job_has_the_hidden_layers_that_it_names(layer, kind):
+    model = mnist.make_model(replace(SMALL, layer=layer), 6)
+    assert [type(each) for each in model.encoder] == [kind, kind]
+    assert [type(each) for each in model.decoder.network] == [kind, kind, torch.nn.Linear]
+
+
+def test_the_encoder_of_patches_sees_them_standardised():
+    job, x = cifar10.jobs("quick")[0], torch.randn(5, 6, generator=seeded(40))
+    units = DataUnits(torch.full((6,), 0.5), torch.full((6,), -1.0))
+    plain = DataUnits(torch.zeros(6), torch.zeros(6))
+    seen, expected = (cifar10.make_model(job, each).encoder(each(x)) for each in (units, plain))
+    torch.testing.assert_close(seen, expected)
