@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from functools import cache
+from statistics import NormalDist
 
+import torch
+from torch import Tensor
+
+from nfbook.bayes import LinearRegression
+from nfbook.data import diabetes
 from nfbook.exercises import Exercise, Mistake
 
 __all__ = ["EXERCISES"]
@@ -21,6 +29,35 @@ _ORDERS = math.log(math.comb(10, 7))
 
 def _soft_threshold(average: float, n: int, noise_variance: float, c: float) -> float:
     return math.copysign(max(abs(average) - noise_variance / (n * c), 0.0), average)
+
+
+def _chain(
+    a: float, b: float, tosses: Sequence[int], *, before: bool = True, learns: bool = True
+) -> float:
+    """Sum the logarithms of predictions made before, or too late after, each toss is seen."""
+    total = 0.0
+    for toss in tosses:
+        seen = (a + toss, b + 1 - toss) if learns else (a, b)
+        heads, tails = (a, b) if before else seen
+        total += math.log((heads if toss else tails) / (heads + tails))
+        a, b = seen
+    return total
+
+
+@cache
+def _without_each(prior_variance: float = 0.2**2, noise_variance: float = 0.7**2) -> Tensor:
+    """Return the log evidence of all ten measurements minus that without each of them."""
+    inputs, targets = (part.double() for part in diabetes())
+    inputs = inputs * math.sqrt(len(inputs))
+    targets = (targets - targets.mean()) / targets.std(correction=0)
+
+    def log_evidence(columns: Tensor) -> Tensor:
+        chosen = inputs[:, columns]
+        prior = torch.full((chosen.shape[1],), prior_variance, dtype=chosen.dtype)
+        return LinearRegression(prior, noise_variance).log_evidence((chosen, targets))
+
+    ten = torch.arange(10)
+    return log_evidence(ten) - torch.stack([log_evidence(ten[ten != j]) for j in range(10)])
 
 
 EXERCISES = {
@@ -79,6 +116,36 @@ EXERCISES = {
         ),
     ),
     "bayes-3": Exercise(
+        solution=lambda: 44 / 219,
+        hint="how many rows of the record have a wait of at least 55 minutes, "
+        "and how many of these rows were short eruptions?",
+        tolerance=1e-2,
+        mistakes=(
+            Mistake(
+                lambda: 175 / 219,
+                "that is the probability that the last eruption was long.",
+            ),
+            Mistake(
+                lambda: 44 / 97,
+                "that is the likelihood: how often such a wait follows a short eruption. "
+                "The question turns the condition round.",
+            ),
+            Mistake(
+                lambda: 44 / 272,
+                "that is the probability of both together, short and a long wait. "
+                "Divide by the probability of the wait.",
+            ),
+            Mistake(
+                lambda: 97 / 272,
+                "that is the prior. The 55 minutes have to count.",
+            ),
+            Mistake(
+                lambda: (44 / 97) / (44 / 97 + 1),
+                "that leaves out the prior: long eruptions are more common than short ones.",
+            ),
+        ),
+    ),
+    "bayes-4": Exercise(
         solution=lambda a, b: ((a - 2) / (a + b - 3)) ** 2,
         hint="write down the density of eta, with the Jacobian of theta = sqrt(eta), "
         "and find its maximum in terms of theta.",
@@ -104,7 +171,7 @@ EXERCISES = {
             ),
         ),
     ),
-    "bayes-4": Exercise(
+    "bayes-5": Exercise(
         solution=_soft_threshold,
         hint="the log posterior is a parabola minus |theta| / c. Look for its maximum "
         "among theta > 0, theta < 0 and theta = 0.",
@@ -154,6 +221,98 @@ EXERCISES = {
                 ),
                 "that is the shrinkage of a Gaussian prior of the same variance. "
                 "The Laplace prior subtracts; it does not divide.",
+            ),
+        ),
+    ),
+    "bayes-6": Exercise(
+        solution=lambda a, b, total, n: (a + total) / (b + n),
+        hint="collect the powers of theta and of exp(-theta) in likelihood times prior. "
+        "The posterior is a Gamma density again.",
+        at=((2.0, 1.5, 7, 4), (1.0, 0.5, 0, 3), (3.5, 2.0, 12, 1)),
+        mistakes=(
+            Mistake(
+                lambda a, b, total, n: total / n,
+                "that is the average count, the MLE. It leaves out the prior.",
+            ),
+            Mistake(
+                lambda a, b, total, n: (a + total - 1) / (b + n),
+                "that is the mode of the posterior. The question is for its mean.",
+            ),
+            Mistake(
+                lambda a, b, total, n: (a + total) / (b + 1),
+                "each count brings a factor exp(-theta), so n of them add n to b.",
+            ),
+            Mistake(
+                lambda a, b, total, n: (a + total) * (b + n),
+                "with this form of the Gamma density b is a rate: the mean is a / b.",
+            ),
+            Mistake(
+                lambda a, b, total, n: (a + total) / (1 / b + n),
+                "b stands in the exponent as it is, exp(-b theta): add n to b, not to 1/b.",
+            ),
+        ),
+    ),
+    "bayes-7": Exercise(
+        solution=lambda m, s, c: m + s * NormalDist().inv_cdf(1 / (1 + c)),
+        hint="where the expected cost is smallest, one minute more costs c times the probability "
+        "to be late, and saves one times the probability to be early.",
+        at=((70.0, 6.0, 3.0), (0.0, 1.0, 0.5), (55.0, 4.0, 9.0)),
+        mistakes=(
+            Mistake(
+                lambda m, s, c: m + s * NormalDist().inv_cdf(c / (1 + c)),
+                "the order is turned round: with your answer one is late more often, "
+                "the more it costs.",
+            ),
+            Mistake(
+                lambda m, s, c: m,
+                "that is the median, right for c = 1. Being late costs c times as much.",
+            ),
+            Mistake(
+                lambda m, s, c: m + s**2 * NormalDist().inv_cdf(1 / (1 + c)),
+                "a quantile of N(m, s²) lies at m plus s times that of N(0, 1), not s² times.",
+            ),
+            Mistake(
+                lambda m, s, c: NormalDist().inv_cdf(1 / (1 + c)),
+                "that is the quantile of N(0, 1). Carry it over to N(m, s²).",
+            ),
+        ),
+    ),
+    "bayes-8": Exercise(
+        solution=_chain,
+        hint="a toss is predicted from those before it, and only then counted.",
+        at=((1.0, 1.0, (1,)), (2.0, 3.0, (1, 0, 1, 1)), (0.5, 0.5, (0, 0, 0, 1, 0))),
+        mistakes=(
+            Mistake(
+                lambda a, b, tosses: _chain(a, b, tosses, before=False),
+                "that is the function with its bug: each toss is predicted after it was seen.",
+            ),
+            Mistake(
+                lambda a, b, tosses: _chain(a, b, tosses, learns=False),
+                "now a and b never change, so nothing is learnt from toss to toss.",
+            ),
+            Mistake(
+                lambda a, b, tosses: math.exp(_chain(a, b, tosses)),
+                "that is the evidence. Return its logarithm.",
+            ),
+        ),
+    ),
+    "bayes-9": Exercise(
+        solution=_without_each,
+        hint="for each j, build a regression with nine weights on all columns but the one "
+        "with number j, and subtract its log evidence from that of all ten.",
+        tolerance=1e-3,
+        mistakes=(
+            Mistake(
+                lambda: -_without_each(),
+                "the sign is wrong: take the log evidence of all ten minus that without each.",
+            ),
+            Mistake(
+                lambda: _without_each().exp(),
+                "those are the Bayes factors. Take their logarithms.",
+            ),
+            Mistake(
+                lambda: _without_each(0.2, 0.7),
+                "LinearRegression takes variances, and 0.2 and 0.7 are standard deviations.",
             ),
         ),
     ),

@@ -16,6 +16,7 @@ from nfbook.bayes import (
     LinearRegression,
     log_evidence_by_quadrature,
 )
+from nfbook.data import diabetes, old_faithful
 from nfbook.exercises import bayes as exercises
 
 F64 = torch.float64
@@ -499,10 +500,40 @@ def test_exercise_solutions_are_what_the_package_computes():
 
     eta = np.linspace(1e-4, 1 - 1e-4, 200_001)
     density = stats.beta(3.0, 4.0).pdf(np.sqrt(eta)) / (2 * np.sqrt(eta))
-    assert abs(solutions["bayes-3"](3.0, 4.0) - eta[density.argmax()]) < 1e-5
+    assert abs(solutions["bayes-4"](3.0, 4.0) - eta[density.argmax()]) < 1e-5
 
     theta = np.linspace(-3, 3, 600_001)
     for average, n, noise, c in ((2.0, 4, 1.0, 0.5), (-0.9, 2, 0.5, 1.0), (0.1, 3, 2.0, 0.4)):
         log_posterior = -0.5 * n / noise * (theta - average) ** 2 - np.abs(theta) / c
         found = theta[log_posterior.argmax()]
-        assert abs(solutions["bayes-4"](average, n, noise, c) - found) < 2e-5
+        assert abs(solutions["bayes-5"](average, n, noise, c) - found) < 2e-5
+
+    record = old_faithful().double()
+    late = record[record[:, 1] >= 55]
+    assert solutions["bayes-3"]() == pytest.approx(float((late[:, 0] <= 3).double().mean()))
+
+    theta = np.linspace(1e-6, 40, 400_001)
+    posterior = theta**6 * np.exp(-2 * theta) * stats.gamma(2.0, scale=1 / 1.5).pdf(theta)
+    mean = (theta * posterior).sum() / posterior.sum()
+    assert solutions["bayes-6"](2.0, 1.5, 6, 2) == pytest.approx(mean, rel=1e-6)
+
+    wait = stats.norm(70, 6).ppf((np.arange(5_000) + 0.5) / 5_000)
+    places = np.linspace(60, 75, 301)
+    costs = [(np.maximum(wait - at, 0) + 3 * np.maximum(at - wait, 0)).mean() for at in places]
+    assert abs(solutions["bayes-7"](70.0, 6.0, 3.0) - places[np.argmin(costs)]) < 0.06
+
+    tosses = torch.tensor([1, 0, 1, 1], dtype=F64)
+    assert close(solutions["bayes-8"](2.0, 3.0, (1, 0, 1, 1)), coin(2.0, 3.0).log_evidence(tosses))
+
+    inputs, targets = (part.double() for part in diabetes())
+    inputs = inputs * math.sqrt(len(inputs))
+    targets = (targets - targets.mean()) / targets.std(correction=0)
+    all_ten, without_bmi = (
+        stats.multivariate_normal(cov=(0.04 * x @ x.T + 0.49 * torch.eye(442)).numpy())
+        for x in (inputs, inputs[:, torch.arange(10) != 2])
+    )
+    assert close(
+        solutions["bayes-9"]()[2],
+        torch.tensor(all_ten.logpdf(targets) - without_bmi.logpdf(targets)),
+        tol=1e-6,
+    )
