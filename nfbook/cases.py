@@ -6,6 +6,8 @@ A generator makes each model, so `verify` and its relatives can draw as many as 
 from __future__ import annotations
 
 import torch
+from torch import Tensor
+from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal, Normal
 
 from nfbook._checks import check_generator
 from nfbook.bayes import GaussianMean, LinearRegression
@@ -13,8 +15,11 @@ from nfbook.latent import PPCA, GaussianMixture
 
 __all__ = [
     "random_coin",
+    "random_gaussian",
     "random_gaussian_mean",
+    "random_inference",
     "random_mixture",
+    "random_peaks",
     "random_ppca",
     "random_regression",
 ]
@@ -135,3 +140,71 @@ def random_regression(
     variances = 0.2 + torch.rand(4, generator=generator)
     model = LinearRegression(variances[:3], variances[3])
     return model, torch.randn(n, 3, generator=generator), torch.randn(n, generator=generator)
+
+
+def random_gaussian(generator: torch.Generator, dim: int = 2) -> MultivariateNormal:
+    r"""Return a Gaussian with correlated coordinates, whose variances are at least 0.3.
+
+    Arguments:
+        generator: The source of the numbers.
+        dim: The dimension.
+
+    Example:
+        >>> random_gaussian(torch.Generator().manual_seed(0)).mean.shape
+        torch.Size([2])
+    """
+    check_generator(generator)
+    factor = torch.randn(dim, dim, generator=generator)
+    covariance = factor @ factor.mT + 0.3 * torch.eye(dim)
+    return MultivariateNormal(torch.randn(dim, generator=generator), covariance)
+
+
+def random_inference(
+    generator: torch.Generator, dim: int = 3
+) -> tuple[PPCA, Tensor, Normal, Normal]:
+    r"""Return a model with one latent number, an observation, a q and the posterior.
+
+    The mean of q is about half a standard deviation from that of the posterior, and its width
+    differs by about a third.
+
+    Arguments:
+        generator: The source of the numbers.
+        dim: The dimension D of the observation.
+
+    Returns:
+        A `PPCA` with d = 1, an observation drawn from it, `(D,)`, a Gaussian q, and the exact
+        posterior as a Gaussian on the line.
+
+    Example:
+        >>> model, x, q, posterior = random_inference(torch.Generator().manual_seed(0))
+        >>> torch.allclose(posterior.mean, model.posterior(x).mean[0])
+        True
+    """
+    model = random_ppca(generator, dim, 1)
+    x = model.sample(1, generator=generator)[0][0]
+    exact = model.posterior(x)
+    mean, stddev = exact.mean[0], exact.stddev[0]
+    shift, width = torch.randn(2, generator=generator)
+    q = Normal(mean + 0.5 * shift * stddev, (0.3 * width).exp() * stddev)
+    return model, x, q, Normal(mean, stddev)
+
+
+def random_peaks(generator: torch.Generator, count: int = 3) -> tuple[MixtureSameFamily, Normal]:
+    r"""Return a mixture of Gaussians on the line, which may have several peaks, and a Gaussian.
+
+    Arguments:
+        generator: The source of the numbers.
+        count: The number of components.
+
+    Example:
+        >>> p, q = random_peaks(torch.Generator().manual_seed(0))
+        >>> p.mixture_distribution.probs.shape, q.batch_shape
+        (torch.Size([3]), torch.Size([]))
+    """
+    check_generator(generator)
+    weights = (0.5 * torch.randn(count, generator=generator)).softmax(0)
+    parts = Normal(
+        2 * torch.randn(count, generator=generator), 0.4 + torch.rand(count, generator=generator)
+    )
+    mean, log_scale = 0.5 * torch.randn(2, generator=generator)
+    return MixtureSameFamily(Categorical(weights), parts), Normal(mean, 1.5 * log_scale.exp())

@@ -6,7 +6,9 @@ import math
 
 import torch
 from torch import Tensor
+from torch.distributions import Normal
 
+from nfbook.data import old_faithful
 from nfbook.exercises import Exercise, Mistake
 
 __all__ = ["EXERCISES"]
@@ -19,6 +21,10 @@ COVARIANCES = (
     (torch.tensor([[1.0, 0.9], [0.9, 1.0]]),),
     (torch.tensor([[2.0, 0.4, -0.3], [0.4, 1.0, 0.5], [-0.3, 0.5, 1.5]]),),
 )
+LOSSES = (
+    (torch.tensor([0.5, -1.0, 2.0]), torch.tensor([0.0, -0.4, 1.1]), *MEANS_AND_LOG_VARIANCES[1]),
+    (torch.tensor([1.0, 0.3]), torch.tensor([-0.2, 0.8]), *MEANS_AND_LOG_VARIANCES[0]),
+)
 
 
 def _kl(ratio: float, squared_distance: float) -> float:
@@ -29,6 +35,25 @@ def _kl_diagonal(mean: Tensor, log_variance: Tensor) -> Tensor:
     return 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).sum()
 
 
+def _loss(
+    x: Tensor,
+    decoded: Tensor,
+    m: Tensor,
+    log_variance: Tensor,
+    *,
+    mean: bool = False,
+    constant: bool = True,
+    sign: int = 1,
+) -> Tensor:
+    """Minus the bound, or what it is with some of the bugs left in."""
+    squares = (x - decoded) ** 2
+    reconstruction = -0.5 * (squares.mean() if mean else squares.sum())
+    if constant:
+        reconstruction = reconstruction - 0.5 * len(x) * math.log(2 * math.pi)
+    divergence = 0.5 * (m**2 + log_variance.exp() - 1 - sign * log_variance).sum()
+    return divergence - reconstruction
+
+
 def _root(low: float = 0.5, high: float = 3.0) -> float:
     """Where k² - 1 + (1 - 3k²) exp(-2k²) changes its sign, by bisection."""
     for _ in range(60):
@@ -36,6 +61,25 @@ def _root(low: float = 0.5, high: float = 3.0) -> float:
         below = k**2 - 1 + (1 - 3 * k**2) * math.exp(-2 * k**2) < 0
         low, high = (k, high) if below else (low, k)
     return low
+
+
+def _log_joint() -> Tensor:
+    """The log joint densities of all eruptions and both kinds, `(272, 2)`."""
+    double = torch.float64
+    means = torch.tensor([2.0, 4.3], dtype=double)
+    kinds = Normal(means, torch.tensor([0.25, 0.4], dtype=double))
+    durations = old_faithful()[:, :1]
+    return kinds.log_prob(durations) + torch.tensor([0.35, 0.65], dtype=double).log()
+
+
+def _hard_gap() -> Tensor:
+    log_joint = _log_joint()
+    return (log_joint.logsumexp(1) - log_joint.max(1).values).sum()
+
+
+def _entropies() -> Tensor:
+    shares = _log_joint().log_softmax(1)
+    return -(shares.exp() * shares).sum()
 
 
 EXERCISES = {
@@ -69,7 +113,61 @@ EXERCISES = {
         ),
         tolerance=1e-3,
     ),
+    # Energies 0 and log 3, so Z = 4/3.
     "elbo-2": Exercise(
+        solution=lambda: 0.5 * math.log(3) - math.log(2) + math.log(4 / 3),
+        hint="compute mean energy minus entropy for the uniform distribution, and subtract the "
+        "minimum, -log Z.",
+        mistakes=(
+            Mistake(
+                lambda: 0.5 * math.log(3) - math.log(2),
+                "that is the free energy of the uniform distribution. Its minimum has still to "
+                "be subtracted.",
+            ),
+            Mistake(
+                lambda: 0.5 * math.log(3) + math.log(2) + math.log(4 / 3),
+                "the entropy is subtracted from the mean energy, not added.",
+            ),
+            Mistake(
+                lambda: 0.5 * math.log(3) - math.log(2) - math.log(4 / 3),
+                "the minimum is -log Z, so it is log Z that is added.",
+            ),
+            Mistake(
+                lambda: 0.75 * math.log(1.5) + 0.25 * math.log(0.5),
+                "that is the divergence in the other direction. The average is taken over the "
+                "uniform distribution.",
+            ),
+        ),
+        tolerance=1e-3,
+    ),
+    # Weight 0.1, divergence 0.05 from the peak itself.
+    "elbo-3": Exercise(
+        solution=lambda: 0.05 - math.log(0.1),
+        hint="the gap is the divergence from the peak that was found, minus the logarithm of the "
+        "weight of that peak.",
+        mistakes=(
+            Mistake(
+                lambda: 0.05 - math.log(0.9),
+                "that would be the gap if q had found the larger peak. The weight that counts is "
+                "that of the peak on which q sits.",
+            ),
+            Mistake(
+                lambda: -math.log(0.1),
+                "q does not equal the peak. Its divergence from it, 0.05, comes on top.",
+            ),
+            Mistake(
+                lambda: 0.05 + math.log(0.1),
+                "the logarithm of a weight is negative, so it must be subtracted: a missing peak "
+                "widens the gap.",
+            ),
+            Mistake(
+                lambda: 0.1 * 0.05 - math.log(0.1),
+                "the divergence from the peak is not weighed: all of q sits there.",
+            ),
+        ),
+        tolerance=1e-3,
+    ),
+    "elbo-4": Exercise(
         solution=_kl_diagonal,
         hint="insert exp(log s²) for s² in the closed form, coordinate by coordinate.",
         mistakes=(
@@ -94,15 +192,55 @@ EXERCISES = {
         at=MEANS_AND_LOG_VARIANCES,
         tolerance=1e-5,
     ),
-    "elbo-3": Exercise(
+    "elbo-5": Exercise(
+        solution=_loss,
+        hint="write down minus form (2) with all constants of the Gaussian log density, and "
+        "compare it with the code term by term.",
+        mistakes=(
+            Mistake(
+                lambda *at: _loss(*at, mean=True, constant=False, sign=-1),
+                "that is still the function with all three bugs.",
+            ),
+            Mistake(
+                lambda *at: _loss(*at, mean=True),
+                "the squares are still averaged over the dimensions of x. A log density sums them.",
+            ),
+            Mistake(
+                lambda *at: _loss(*at, constant=False),
+                "the constant of the Gaussian density is missing, -log(2π)/2 for each dimension. "
+                "Without it the number is no bound in nats.",
+            ),
+            Mistake(
+                lambda *at: _loss(*at, sign=-1),
+                "the logarithm of the variance has the wrong sign in the divergence.",
+            ),
+            Mistake(
+                lambda *at: _loss(*at, mean=True, constant=False),
+                "the divergence is right. The squares are still averaged, and a constant is "
+                "missing from the reconstruction.",
+            ),
+            Mistake(
+                lambda *at: _loss(*at, constant=False, sign=-1),
+                "the squares are right. A constant is missing from the reconstruction, and the "
+                "divergence has a wrong sign.",
+            ),
+            Mistake(
+                lambda *at: -_loss(*at),
+                "that is the bound. The function is to return minus the bound, a loss.",
+            ),
+        ),
+        at=LOSSES,
+        tolerance=1e-5,
+    ),
+    "elbo-6": Exercise(
         solution=lambda covariance: 1 / covariance.inverse().diagonal(),
         hint="write the divergence of q from the posterior with the inverse of Σ, and set its "
-        "derivative by each variance to zero.",
+        "derivative with respect to each variance to zero.",
         mistakes=(
             Mistake(
                 lambda covariance: covariance.diagonal(),
                 "these are the variances of the posterior, which minimise the forward "
-                "divergence. The bound minimises the reverse one.",
+                "divergence. The highest bound belongs to the least reverse one.",
             ),
             Mistake(
                 lambda covariance: covariance.inverse().diagonal(),
@@ -125,9 +263,31 @@ EXERCISES = {
         at=COVARIANCES,
         tolerance=1e-5,
     ),
-    "elbo-4": Exercise(
+    # s/σ² = s (1/s² - 1/σ²).
+    "elbo-7": Exercise(
+        solution=lambda: math.sqrt(0.5),
+        hint="the standard deviations are s/σ² for the whole gradient and s |1/s² - 1/σ²| for the "
+        "path. Set them equal.",
+        mistakes=(
+            Mistake(
+                lambda: 0.5,
+                "that is the ratio of the variances, s²/σ². The question is for s/σ.",
+            ),
+            Mistake(
+                lambda: math.sqrt(2.0),
+                "that is σ/s. The path gradient is the noisier one for a q that is too narrow.",
+            ),
+            Mistake(
+                lambda: 1.0,
+                "at the right width the path gradient has no variance at all, and the whole one "
+                "has.",
+            ),
+        ),
+        tolerance=1e-3,
+    ),
+    "elbo-8": Exercise(
         solution=_root,
-        hint="both have the same mean, so set their second moments equal. They hold "
+        hint="both have the same mean, so set their second moments equal. They contain "
         "cos(2kε), so a is 2k.",
         mistakes=(
             Mistake(
@@ -136,7 +296,28 @@ EXERCISES = {
             ),
             Mistake(
                 lambda: _root() / 2,
-                "a is 2k in the formulas: sin² and cos² of kε hold cos(2kε).",
+                "a is 2k in the formulas: sin² and cos² of kε contain cos(2kε).",
+            ),
+        ),
+        tolerance=1e-3,
+    ),
+    "elbo-9": Exercise(
+        solution=_hard_gap,
+        hint="the gap of one eruption is minus the logarithm of its larger responsibility. Sum it "
+        "over all eruptions.",
+        mistakes=(
+            Mistake(
+                lambda: _hard_gap() / 272,
+                "that is the gap of one eruption on average. The question is for the sum.",
+            ),
+            Mistake(
+                lambda: -_hard_gap(),
+                "the sign is wrong: the bound lies below the log-likelihood.",
+            ),
+            Mistake(
+                _entropies,
+                "that is the sum of the entropies of the responsibilities. The gap is a "
+                "divergence from them.",
             ),
         ),
         tolerance=1e-3,

@@ -28,7 +28,7 @@ from nfbook.objectives._terms import (
     missing_dimensions,
     score_factor,
 )
-from nfbook.sampling import draw_and_log_prob
+from nfbook.objectives.path_gradients import drawing, square_weights
 
 __all__ = ["ELBO", "elbo", "importance_weighted_bound"]
 
@@ -39,7 +39,10 @@ class ELBO(NamedTuple):
     All terms come from the same draws, so these hold exactly, and not only on average:
 
     .. math::
-        \text{value} = \text{reconstruction} - \text{kl} = \text{energy} + \text{entropy}.
+        \text{value} = \text{reconstruction} - \text{kl} = \text{entropy} - \text{energy}.
+
+    The energy of a state z is that of physics, so the free energy, energy minus entropy, is minus
+    the bound.
 
     Attributes:
         value: The bound :math:`\mathbb{E}_q[\log p(\mathbf{x}, \mathbf{z} \mid \theta)
@@ -47,7 +50,7 @@ class ELBO(NamedTuple):
         standard_error: Its standard error.
         reconstruction: :math:`\mathbb{E}_q \log p(\mathbf{x} \mid \mathbf{z}, \theta)`.
         kl: :math:`\mathrm{KL}(q(\mathbf{z}) \,\|\, p(\mathbf{z}))`, the divergence from the prior.
-        energy: :math:`\mathbb{E}_q \log p(\mathbf{x}, \mathbf{z} \mid \theta)`.
+        energy: :math:`-\mathbb{E}_q \log p(\mathbf{x}, \mathbf{z} \mid \theta)`.
         entropy: :math:`\mathrm{H}(q) = -\mathbb{E}_q \log q(\mathbf{z})`.
 
     Example:
@@ -55,7 +58,7 @@ class ELBO(NamedTuple):
         >>> model, x = PPCA(torch.ones(2, 1), torch.zeros(2), 1.0), torch.zeros(2)
         >>> generator = torch.Generator().manual_seed(0)
         >>> terms = elbo(model, x, model.posterior(x), 10, generator=generator)
-        >>> torch.allclose(terms.value, terms.energy.value + terms.entropy.value)
+        >>> torch.allclose(terms.value, terms.entropy.value - terms.energy.value)
         True
     """
 
@@ -75,6 +78,7 @@ def elbo(
     *,
     generator: torch.Generator | None = None,
     closed_form: bool = True,
+    path_gradient: bool = False,
 ) -> ELBO:
     r"""Estimate the evidence lower bound and its terms.
 
@@ -96,6 +100,10 @@ def elbo(
         num_samples: The number of draws for each observation.
         generator: The source of randomness, or None for torch's own.
         closed_form: Whether the divergence and the entropy may be exact.
+        path_gradient: Whether the gradient for q takes the path through the draws only, which
+            has less variance near the posterior and none there, see
+            `nfbook.objectives.path_gradients`. Nothing is in closed form then: the terms must
+            cancel draw by draw.
 
     Returns:
         The bound and its terms for each observation, all of shape `(*)`.
@@ -104,6 +112,9 @@ def elbo(
         TypeError: An argument has the wrong type or dtype.
         ValueError: A shape does not fit, there are no draws, a log density is NaN, or the
             likelihood is not a distribution over whole observations.
+
+    Sources: the path gradient is that of G. Roeder, Y. Wu and D. Duvenaud, Sticking the landing,
+    NIPS (2017).
 
     Example:
         >>> from nfbook.latent import PPCA
@@ -121,9 +132,11 @@ def elbo(
     check_proposal(model, x, q, "q")
     check_count("num_samples", num_samples)
     check_type("closed_form", closed_form, bool, "True or False")
+    draw_with = drawing(path_gradient, "path_gradient")
+    closed_form = closed_form and not path_gradient
     batch = x.shape[:-1]
     missing = missing_dimensions(q, batch)
-    z, log_q = draw_and_log_prob(q, (num_samples, *missing), generator=generator)
+    z, log_q = draw_with(q, (num_samples, *missing), generator=generator)
     log_likelihood = likelihood_of(model, z).log_prob(x)
     log_prior = log_density(model.prior, z)
     check_log_densities(
@@ -141,7 +154,7 @@ def elbo(
         standard_error,
         reconstruction=average(score * log_likelihood),
         kl=average(score * kl) if exact_kl is None else exact(exact_kl.expand(batch)),
-        energy=average(score * (log_likelihood - kl - entropy)),
+        energy=average(score * (kl + entropy - log_likelihood)),
         entropy=(
             average(score * entropy)
             if exact_entropy is None
@@ -158,6 +171,7 @@ def importance_weighted_bound(
     *,
     generator: torch.Generator | None = None,
     repeats: int = 1,
+    doubly_reparametrised: bool = False,
 ) -> Estimate:
     r"""Estimate the importance-weighted bound.
 
@@ -165,10 +179,16 @@ def importance_weighted_bound(
         \frac{p(\mathbf{x}, \mathbf{z}_k \mid \theta)}{q(\mathbf{z}_k)}, \qquad
         \mathbf{z}_k \sim q(\mathbf{z}).
 
-    With one draw it is the evidence lower bound. It rises with K towards the log-evidence.
+    With one draw it is the evidence lower bound. It rises with K towards the log-evidence. As it
+    does, the signal in the plain gradient for q falls faster than its noise. In the doubly
+    reparametrised one, which is unbiased too, it does not:
 
-    Source: Y. Burda, R. Grosse and R. Salakhutdinov, Importance weighted autoencoders, ICLR
-    (2016), equation 8.
+    .. math:: \sum_{k=1}^K \tilde w_k^2 \, \frac{\partial \mathbf{z}_k}{\partial \phi}^\top
+        \nabla_{\mathbf{z}_k} \log w_k, \qquad \tilde w_k = \frac{w_k}{\sum_j w_j}.
+
+    Sources: Y. Burda, R. Grosse and R. Salakhutdinov, Importance weighted autoencoders, ICLR
+    (2016), equation 8; G. Tucker, D. Lawson, S. Gu and C. Maddison, Doubly reparameterized gradient
+    estimators for Monte Carlo objectives, ICLR (2019), equation 8.
 
     Arguments:
         model: A `LatentVariableModel`, or any object with ``prior``, ``likelihood`` and
@@ -178,6 +198,8 @@ def importance_weighted_bound(
         num_samples: The number of draws K inside the logarithm.
         generator: The source of randomness, or None for torch's own.
         repeats: How many logarithms are averaged. A standard error needs at least two.
+        doubly_reparametrised: Whether the gradient for q is the second one. That for the model is
+            the plain one in both.
 
     Returns:
         The bound for each observation, `(*)`.
@@ -200,10 +222,13 @@ def importance_weighted_bound(
     check_proposal(model, x, q, "q")
     check_count("num_samples", num_samples)
     check_count("repeats", repeats)
+    draw_with = drawing(doubly_reparametrised, "doubly_reparametrised")
     batch = x.shape[:-1]
     missing = missing_dimensions(q, batch)
-    z, log_q = draw_and_log_prob(q, (num_samples * repeats, *missing), generator=generator)
+    z, log_q = draw_with(q, (num_samples * repeats, *missing), generator=generator)
     log_w = log_weights(model, x, z, q, log_q=log_q).reshape(num_samples, repeats, *batch)
+    if doubly_reparametrised:
+        square_weights(z, log_w, len(q.event_shape))
     bounds = log_mean_exp(log_w)
     if not q.has_rsample:
         bounds = score_factor(q, log_q.reshape(log_w.shape).sum(0)) * bounds

@@ -15,7 +15,6 @@ from nfbook.training.losses import (
     ReverseKL,
     negative_bound,
 )
-from nfbook.training.path_gradients import draw_and_path_log_prob
 from nfbook.training.scale import WorkerLostError
 
 __all__ = [
@@ -33,7 +32,6 @@ __all__ = [
     "TrainingHistory",
     "WorkerLostError",
     "constant",
-    "draw_and_path_log_prob",
     "exponential_average",
     "linear_annealing",
     "load_state",

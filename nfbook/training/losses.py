@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from nfbook._checks import check_callable, check_count, check_type
+from nfbook._checks import check_callable, check_count
 from nfbook.estimators import log_mean_exp
-from nfbook.sampling import draw_and_log_prob
+from nfbook.objectives import square_weights
+from nfbook.objectives.path_gradients import drawing
 from nfbook.training.annealing import Annealing, constant
-from nfbook.training.path_gradients import draw_and_path_log_prob
 
 __all__ = [
     "Loss",
@@ -70,7 +70,7 @@ class NegativeELBO:
         warm_up: The weight :math:`\lambda_t` of the divergence.
         samples: How many z are drawn for each x.
         path_gradient: Whether the gradient takes the path through the draws only, which has less
-            variance near the posterior, see `nfbook.training.path_gradients`.
+            variance near the posterior, see `nfbook.objectives.path_gradients`.
 
     Example:
         >>> from nfbook.training import linear_annealing
@@ -90,7 +90,7 @@ class NegativeELBO:
         check_callable("annealing", annealing)
         check_callable("warm_up", warm_up)
         check_count("samples", samples)
-        self._draw = _drawing(path_gradient)
+        self._draw = drawing(path_gradient, "path_gradient")
         self.annealing, self.warm_up, self.samples = annealing, warm_up, samples
 
     def __call__(
@@ -165,7 +165,7 @@ class NegativeImportanceBound:
     def __init__(self, samples: int, *, doubly_reparametrised: bool = False) -> None:
         check_count("samples", samples)
         self.samples, self.doubly_reparametrised = samples, doubly_reparametrised
-        self._draw = _drawing(doubly_reparametrised, "doubly_reparametrised")
+        self._draw = drawing(doubly_reparametrised, "doubly_reparametrised")
 
     def __call__(
         self,
@@ -177,10 +177,8 @@ class NegativeImportanceBound:
         """Return the loss in nats."""
         z, log_q = self._draw(model.posterior(batch), (self.samples,), generator=generator)
         log_w = model.likelihood(z).log_prob(batch) + model.prior.log_prob(z) - log_q
-        if self.doubly_reparametrised and z.requires_grad:
-            weights = log_w.detach().softmax(0).unsqueeze(-1)
-            # The gradient of the bound brings each weight once, and this the second time.
-            z.register_hook(lambda gradient: weights * gradient)
+        if self.doubly_reparametrised:
+            square_weights(z, log_w)
         return -log_mean_exp(log_w).mean()
 
 
@@ -214,7 +212,7 @@ class ReverseKL:
         *,
         path_gradient: bool = False,
     ) -> None:
-        self._draw = _drawing(path_gradient)
+        self._draw = drawing(path_gradient, "path_gradient")
         check_callable("log_density", log_density)
         check_count("samples", samples)
         check_callable("annealing", annealing)
@@ -231,9 +229,3 @@ class ReverseKL:
         q: Distribution = model()
         z, log_q = self._draw(q, (self.samples,), generator=generator)
         return (log_q - self.annealing(step) * self.log_density(z)).mean()
-
-
-def _drawing(path: bool, name: str = "path_gradient") -> Callable[..., tuple[Tensor, Tensor]]:
-    """Return the function that draws, with one gradient or the other."""
-    check_type(name, path, bool, "True or False")
-    return draw_and_path_log_prob if path else draw_and_log_prob

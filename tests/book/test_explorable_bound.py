@@ -59,9 +59,9 @@ def by_quadrature(posterior: str, m: float, s: float) -> dict[str, float]:
     log_q, log_p = Normal(m, s).log_prob(z), log_joint(posterior, z)
     evidence = torch.logsumexp(log_p, 0) + math.log(step)
     q = log_q.exp() * step
-    energy, entropy = (q * log_p).sum(), -(q * log_q).sum()
+    energy, entropy = -(q * log_p).sum(), -(q * log_q).sum()
     gap = (q * (log_q - (log_p - evidence))).sum()
-    values = (energy, entropy, energy + entropy, gap, evidence)
+    values = (energy, entropy, entropy - energy, gap, evidence)
     return {name: float(value) for name, value in zip(TERMS, values, strict=True)}
 
 

@@ -9,13 +9,9 @@ from torch.distributions import Independent, MultivariateNormal, Normal
 from nfbook.flows import FAMILIES, StandardNormal
 from nfbook.latent import PPCA
 from nfbook.networks import Feedforward
+from nfbook.objectives import draw_and_path_log_prob
 from nfbook.sampling import draw_and_log_prob
-from nfbook.training import (
-    NegativeELBO,
-    NegativeImportanceBound,
-    ReverseKL,
-    draw_and_path_log_prob,
-)
+from nfbook.training import NegativeELBO, NegativeImportanceBound, ReverseKL
 from nfbook.transforms import Planar
 from nfbook.vae import VAE, BernoulliDecoder
 

@@ -13,10 +13,10 @@ class BoundExplorable(Explorable, module="bound"):
     The latent variable is :math:`z \sim \mathcal{N}(0, 1)`, and :math:`x = 2` was observed, under
     one of two models. The figure shows
     :math:`q(z) = \mathcal{N}(z \mid m, s^2)` beside the posterior, and
-    that energy and entropy add up to the bound, bound and gap to the log-evidence:
+    that entropy minus energy is the bound, and bound and gap add up to the log-evidence:
 
     .. math::
-        \mathbb{E}_q \log p(x, z \mid \theta) + \mathrm{H}(q) = \mathcal{L}(q, \theta)
+        \mathrm{H}(q) - \mathbb{E}_q [-\log p(x, z \mid \theta)] = \mathcal{L}(q, \theta)
         = \log p(x \mid \theta) - \mathrm{KL}\bigl(q(z) \,\|\, p(z \mid x, \theta)\bigr).
 
     =============  ========================================  ==================================

@@ -53,11 +53,11 @@ export const MODELS = {
 
 // All numbers of the figure, each by its own definition: that they add up is no convention.
 export function terms({ logJoint, logEvidence }, m, s) {
-  const energy = expectation(logJoint, m, s);
+  const energy = -expectation(logJoint, m, s);
   const entropy = 0.5 * Math.log(2 * Math.PI * Math.E) + Math.log(s);
   const logRatio = (z) => logNormal(z, m, s) - (logJoint(z) - logEvidence);
   return {
-    energy, entropy, bound: energy + entropy, gap: expectation(logRatio, m, s), logEvidence,
+    energy, entropy, bound: entropy - energy, gap: expectation(logRatio, m, s), logEvidence,
   };
 }
 
@@ -131,7 +131,7 @@ function render({ model, el }) {
   const level = svg("line", { class: "nfbook-guide-variational nfbook-dashed" });
   const truth = svg("line", { class: "nfbook-truth" });
   const label = (name, words) => svg("text", { class: `nfbook-label-${name}` }, words);
-  const labels = { energy: label("energy", "energy"), entropy: label("entropy", "entropy"),
+  const labels = { energy: label("energy", "minus energy"), entropy: label("entropy", "entropy"),
     bound: label("bound", "bound"), gap: label("gap", "gap"),
     truth: label("truth", "log p(x | θ)") };
   const sum = svg("svg", {}, sumGrid, ...Object.values(bars), level, truth,
@@ -150,7 +150,7 @@ function render({ model, el }) {
     input: (word) => choose({ posterior: word }) });
   const button = html("button", { type: "button", class: "nfbook-button" }, "Climb the bound");
   const status = html("p", { role: "status", class: "nfbook-status" });
-  const numbers = numberTable(["energy", "energy"], ["entropy", "entropy", "+"],
+  const numbers = numberTable(["entropy", "entropy H(q)"], ["energy", "energy", "−"],
     ["bound", "bound L(q, θ)", "="], ["gap", "gap KL(q ‖ p)", "+"],
     ["evidence", "log p(x | θ)", "="]);
 
@@ -195,16 +195,16 @@ function render({ model, el }) {
     sliders.mean.update(m);
     sliders.stddev.update(s);
     choice.update(posterior);
-    numbers.show("energy", format(result.energy, 3));
     numbers.show("entropy", format(result.entropy, 3));
+    numbers.show("energy", format(result.energy, 3));
     numbers.show("bound", format(result.bound, 3));
     numbers.show("gap", format(result.gap, 3));
     numbers.show("evidence", format(result.logEvidence, 3));
     const words = advice(target, m, s, result);
     if (status.textContent !== words) status.textContent = words;
     picture.setAttribute("aria-label", `A posterior with ${posterior}, and q with mean ` +
-      `${setting(m, 2)} and standard deviation ${setting(s, 2)}. Energy ` +
-      `${format(result.energy, 3)} plus entropy ${format(result.entropy, 3)} is the bound, ` +
+      `${setting(m, 2)} and standard deviation ${setting(s, 2)}. Entropy ` +
+      `${format(result.entropy, 3)} minus energy ${format(result.energy, 3)} is the bound, ` +
       `${format(result.bound, 3)}. The gap of ${format(result.gap, 3)} above it reaches up to ` +
       `the log evidence, ${format(result.logEvidence, 3)}.`);
     if (width === 0) return;
@@ -236,30 +236,30 @@ function render({ model, el }) {
   // The line of the log evidence never moves: where the gap is wide, the scale below it shrinks.
   function drawSum(frame, { energy, bound, logEvidence }) {
     const line = frame.top + 24;
-    const range = Math.max(NATS, 1.25 * (logEvidence - Math.min(energy, bound)));
+    const range = Math.max(NATS, 1.25 * (logEvidence - Math.min(-energy, bound)));
     const y = (nats) => line + (frame.bottom - line) * (logEvidence - nats) / range;
     const half = (frame.right - frame.left) / 2;
     const breadth = 0.52 * half; // of a bar
     const [first, second] = [0.08, 1.08].map((share) => frame.left + share * half);
     sumGrid.replaceChildren(...axes(frame,
-      { title: "", ticks: [[first + 0.42 * half, "energy + entropy"],
+      { title: "", ticks: [[first + 0.42 * half, "entropy − energy"],
         [second + 0.42 * half, "bound + gap"]] },
       { title: "nats", ticks: ticks(logEvidence - range, logEvidence)
         .map(([nats, text]) => [y(nats), text]) }));
-    set(bars.energy, { d: tornBar(first, breadth, y(energy), frame.bottom) });
+    set(bars.energy, { d: tornBar(first, breadth, y(-energy), frame.bottom) });
     set(bars.bound, { d: tornBar(second, breadth, y(bound), frame.bottom) });
     set(bars.gap, { d: `M${second},${y(bound)}V${line}h${breadth}V${y(bound)}` });
     set(level, { x1: first + breadth, x2: second + breadth, y1: y(bound), y2: y(bound) });
     set(truth, { x1: frame.left, x2: frame.right, y1: line, y2: line });
     const beside = [first + breadth + 9, second + breadth + 9];
-    set(arrows.entropy, { d: arrow(beside[0], y(energy), y(bound)) });
+    set(arrows.entropy, { d: arrow(beside[0], y(-energy), y(bound)) });
     set(arrows.gap, { d: arrow(beside[1], y(bound), line) });
 
     // Names keep below the line of the log evidence, whose own name stands above it.
     const place = (name, x, height, anchor) =>
       set(labels[name], { x, y: Math.max(height, line + 15), "text-anchor": anchor });
-    place("energy", first + breadth / 2, y(energy) + 15, "middle");
-    place("entropy", beside[0] + 7, (y(energy) + y(bound)) / 2 + 4, "start");
+    place("energy", first + breadth / 2, y(-energy) + 15, "middle");
+    place("entropy", beside[0] + 7, (y(-energy) + y(bound)) / 2 + 4, "start");
     place("bound", second + breadth / 2, y(bound) + 15, "middle");
     place("gap", beside[1] + 7, (y(bound) + line) / 2 + 4, "start");
     set(labels.truth, { x: frame.right, y: line - 6, "text-anchor": "end" });

@@ -33,23 +33,50 @@ and Technology 3 (2022). Layer by layer, from the last to the first:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial, singledispatch
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
+from torch.distributions import Transform as TorchTransform
 
-from nfbook._checks import check_distribution
+from nfbook._checks import check_distribution, check_type
 from nfbook._precision import full_precision
 from nfbook.flows import FlowDistribution
-from nfbook.sampling import draw
+from nfbook.sampling import draw, draw_and_log_prob
 from nfbook.transforms.base import Compose, Transform
 from nfbook.transforms.fast.planar import PlanarStack
 from nfbook.transforms.planar import Planar
 from nfbook.transforms.sylvester import Sylvester
 
-__all__ = ["draw_and_path_log_prob", "go_back", "solve_transposed", "stop_gradients"]
+__all__ = [
+    "draw_and_path_log_prob",
+    "drawing",
+    "go_back",
+    "solve_transposed",
+    "square_weights",
+    "stop_gradients",
+]
+
+
+def drawing(path: bool, name: str) -> Callable[..., tuple[Tensor, Tensor]]:
+    """Return the function that draws, with the path's gradient alone or with the whole one.
+
+    Arguments:
+        path: Whether the path's alone.
+        name: The name of the option, for the error.
+
+    Raises:
+        TypeError: ``path`` is neither True nor False.
+
+    Example:
+        >>> drawing(True, "path_gradient") is draw_and_path_log_prob
+        True
+    """
+    check_type(name, path, bool, "True or False")
+    return draw_and_path_log_prob if path else draw_and_log_prob
 
 
 def draw_and_path_log_prob(
@@ -92,6 +119,39 @@ def draw_and_path_log_prob(
         z = q.transform(noise)
         start, ladj = go_back(stopped.transform, noise.detach(), z)
         return z, stopped.base.log_prob(start) + ladj
+
+
+def square_weights(z: Tensor, log_w: Tensor, events: int = 1) -> None:
+    r"""Make the gradient through K draws that of the doubly reparametrised estimator.
+
+    The gradient of :math:`\log \frac1K \sum_k w_k` weighs the path of each draw by its share
+    :math:`\tilde w_k = w_k / \sum_j w_j`. The score has a part left, since the shares depend on
+    the draws too. Reparametrised once more, it is a gradient along the paths itself, and the two
+    together weigh each path by the square of its share.
+
+    Source: G. Tucker, D. Lawson, S. Gu and C. Maddison, Doubly reparameterized gradient estimators
+    for Monte Carlo objectives, ICLR (2019), equation 8.
+
+    Arguments:
+        z: The draws of `draw_and_path_log_prob`, `(K, *, *event_shape)`.
+        log_w: The logarithms of their weights. Its first dimension has size K, and it has as many
+            elements as there are draws.
+        events: The number of dimensions of an event.
+
+    Example:
+        >>> z = torch.zeros(2, 1, requires_grad=True)
+        >>> log_w = z.squeeze(1) + torch.tensor([0.0, 3.0]).log1p()  # weights 1 and 4
+        >>> square_weights(z, log_w)
+        >>> log_w.logsumexp(0).backward()
+        >>> z.grad.squeeze(1)
+        tensor([0.0400, 0.6400])
+    """
+    if not z.requires_grad:
+        return
+    shape = z.shape[: z.ndim - events]
+    shares = log_w.detach().softmax(0).reshape(*shape, *[1] * events)
+    # The gradient of the bound brings each share once, and this the second time.
+    z.register_hook(lambda gradient: shares * gradient)
 
 
 @singledispatch
@@ -256,6 +316,6 @@ def _stop(value: Any, done: dict[int, Any]) -> Any:
 
 def _is_made_of_tensors(value: Any) -> bool:
     """Return whether to look within: at modules, distributions, transforms, and their parts."""
-    return isinstance(value, nn.Module | Distribution | Transform) or (
+    return isinstance(value, nn.Module | Distribution | TorchTransform) or (
         type(value).__module__.startswith("nfbook.") and hasattr(value, "__dict__")
     )
