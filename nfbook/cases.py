@@ -14,6 +14,15 @@ from nfbook.bayes import GaussianMean, LinearRegression
 from nfbook.latent import PPCA, GaussianMixture
 
 __all__ = [
+    "data_and_gaussian",
+    "data_and_ppca",
+    "line_and_point",
+    "line_model_and_data",
+    "mixture_and_data",
+    "ppca_and_data",
+    "ppca_and_proposal",
+    "ppca_and_typical",
+    "ppca_and_width",
     "random_coin",
     "random_gaussian",
     "random_gaussian_mean",
@@ -22,6 +31,7 @@ __all__ = [
     "random_peaks",
     "random_ppca",
     "random_regression",
+    "two_gaussians",
 ]
 
 
@@ -208,3 +218,147 @@ def random_peaks(generator: torch.Generator, count: int = 3) -> tuple[MixtureSam
     )
     mean, log_scale = 0.5 * torch.randn(2, generator=generator)
     return MixtureSameFamily(Categorical(weights), parts), Normal(mean, 1.5 * log_scale.exp())
+
+
+def two_gaussians(generator: torch.Generator) -> tuple[Normal, Normal]:
+    """Return two Gaussians on the line, with standard deviations between 0.5 and 1.5.
+
+    Example:
+        >>> q, p = two_gaussians(torch.Generator().manual_seed(0))
+        >>> bool(q.mean == p.mean)
+        False
+    """
+    check_generator(generator)
+    means = torch.randn(2, generator=generator)
+    scales = 0.5 + torch.rand(2, generator=generator)
+    return Normal(means[0], scales[0]), Normal(means[1], scales[1])
+
+
+def data_and_gaussian(generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Return 20 points in the plane, and mean and covariance of a Gaussian near their best one.
+
+    Example:
+        >>> data, mean, covariance = data_and_gaussian(torch.Generator().manual_seed(0))
+        >>> data.shape, mean.shape, covariance.shape
+        (torch.Size([20, 2]), torch.Size([2]), torch.Size([2, 2]))
+    """
+    check_generator(generator)
+    data = torch.randn(20, 2, generator=generator) @ torch.randn(2, 2, generator=generator)
+    mean = data.mean(0) + 0.02 * torch.randn(2, generator=generator)
+    factor = torch.eye(2) + 0.01 * torch.randn(2, 2, generator=generator)
+    return data, mean, factor @ data.T.cov(correction=0) @ factor.T
+
+
+def line_and_point(generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    r"""Return w, b and σ of a line with noise, :math:`x \sim \mathcal{N}(wz + b, \sigma^2)`, and x.
+
+    Example:
+        >>> w, b, sigma, x = line_and_point(torch.Generator().manual_seed(0))
+        >>> bool(sigma > 0.3)
+        True
+    """
+    check_generator(generator)
+    w, b, x = torch.randn(3, generator=generator)
+    return w, b, 0.3 + torch.rand((), generator=generator), x
+
+
+def mixture_and_data(generator: torch.Generator) -> tuple[GaussianMixture, Tensor]:
+    """Return a mixture of three Gaussians in the plane, and four draws from it.
+
+    Example:
+        >>> mixture, data = mixture_and_data(torch.Generator().manual_seed(0))
+        >>> len(mixture.weights), data.shape
+        (3, torch.Size([4, 2]))
+    """
+    mixture = random_mixture(generator)
+    return mixture, mixture.sample(4, generator=generator)[0]
+
+
+def ppca_and_data(
+    generator: torch.Generator, dim: int = 5, latent_dim: int = 2
+) -> tuple[PPCA, Tensor, Tensor]:
+    """Return a model of probabilistic PCA, a draw x from it, and a z that has nothing to do with x.
+
+    Example:
+        >>> model, x, z = ppca_and_data(torch.Generator().manual_seed(0))
+        >>> x.shape, z.shape
+        (torch.Size([5]), torch.Size([2]))
+    """
+    model = random_ppca(generator, dim, latent_dim)
+    x, _ = model.sample(1, generator=generator)
+    return model, x[0], torch.randn(latent_dim, generator=generator)
+
+
+def line_model_and_data(generator: torch.Generator) -> tuple[PPCA, Tensor, Tensor]:
+    """Return `ppca_and_data` with a line in space, so that z is a single number.
+
+    Example:
+        >>> model, x, z = line_model_and_data(torch.Generator().manual_seed(0))
+        >>> x.shape, z.shape
+        (torch.Size([3]), torch.Size([1]))
+    """
+    return ppca_and_data(generator, dim=3, latent_dim=1)
+
+
+def data_and_ppca(generator: torch.Generator) -> tuple[Tensor, PPCA]:
+    """Return 40 points in four dimensions, and a model near their best one with d = 2.
+
+    Example:
+        >>> data, rival = data_and_ppca(torch.Generator().manual_seed(0))
+        >>> bool(rival.log_prob(data).sum() < PPCA.fit(data, 2).model.log_prob(data).sum())
+        True
+    """
+    check_generator(generator)
+    data = torch.randn(40, 4, generator=generator) @ torch.randn(4, 4, generator=generator)
+    best = PPCA.fit(data, 2).model
+    loading = best.loading + 0.05 * torch.randn(4, 2, generator=generator)
+    mean = best.mean + 0.05 * torch.randn(4, generator=generator)
+    noise = best.noise_variance * (0.1 * torch.randn((), generator=generator)).exp()
+    return data, PPCA(loading, mean, noise)
+
+
+def ppca_and_typical(generator: torch.Generator) -> tuple[PPCA, Tensor, Tensor]:
+    r"""Return a model with d = 2, an x that is typical for it, and both ratios of signal to noise.
+
+    In the direction of each left singular vector of **W**, x lies one standard deviation of the
+    evidence from the mean; in all others anywhere.
+
+    Example:
+        >>> model, x, ratios = ppca_and_typical(torch.Generator().manual_seed(0))
+        >>> x.shape, ratios.shape
+        (torch.Size([5]), torch.Size([2]))
+    """
+    model, x, _ = ppca_and_data(generator)
+    vectors, singular, _ = torch.linalg.svd(model.loading, full_matrices=False)
+    ratios = singular.square() / model.noise_variance
+    signs = 2 * torch.randint(0, 2, (2,), generator=generator) - 1
+    typical = signs * (model.noise_variance * (1 + ratios)).sqrt()
+    off = x - model.mean
+    return model, x + vectors @ (typical - vectors.T @ off), ratios
+
+
+def ppca_and_width(generator: torch.Generator) -> tuple[PPCA, Tensor, Tensor, Tensor]:
+    """Return `ppca_and_data`, and a factor between 0.8 and 1.8 for the width of a proposal.
+
+    Example:
+        >>> model, x, z, tau = ppca_and_width(torch.Generator().manual_seed(0))
+        >>> bool(0.8 < tau < 1.8)
+        True
+    """
+    model, x, z = ppca_and_data(generator)
+    return model, x, z, 0.8 + torch.rand((), generator=generator)
+
+
+def ppca_and_proposal(generator: torch.Generator) -> tuple[PPCA, Tensor, MultivariateNormal]:
+    """Return a model with d = 1, a draw x from it, and a Gaussian q near the posterior.
+
+    Example:
+        >>> model, x, q = ppca_and_proposal(torch.Generator().manual_seed(0))
+        >>> q.event_shape
+        torch.Size([1])
+    """
+    model, x, shift = line_model_and_data(generator)
+    posterior = model.posterior(x)
+    width = 0.8 + 0.4 * torch.rand((), generator=generator)
+    mean = posterior.mean + 0.2 * shift * posterior.stddev
+    return model, x, MultivariateNormal(mean, scale_tril=width * posterior.scale_tril)

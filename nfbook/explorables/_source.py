@@ -17,7 +17,7 @@ def names() -> list[str]:
 
     Example:
         >>> names()
-        ['bound', 'coin']
+        ['bound', 'coin', 'evidence']
     """
     return sorted(path.parent.name for path in HERE.glob("*/figure.mjs"))
 

@@ -9,7 +9,7 @@ import torch
 from draws import seeded
 from pages import CHECKS, Page
 
-from nfbook.cases import random_mixture, random_ppca
+from nfbook import cases
 from nfbook.ledger import (
     EquationError,
     estimate,
@@ -402,7 +402,7 @@ def test_a_missing_check_and_a_stray_one_are_noticed(book: list[Page]):
     assert label in {check.label for check in stray.checks} - set(stray.equations)
 
 
-@pytest.mark.parametrize("random_model", [random_mixture, random_ppca])
+@pytest.mark.parametrize("random_model", [getattr(cases, name) for name in cases.__all__])
 def test_a_wrong_generator_is_refused_also_where_nothing_is_drawn(random_model):
     for call in (
         lambda: verify("eq-x", lambda: torch.ones(1), lambda: torch.ones(1), generator=0),
