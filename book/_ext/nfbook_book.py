@@ -84,11 +84,12 @@ class Chapters(SphinxDirective):
             "Download": f"{top}_sources/{source}",
         }
         links = "".join(f'<a href="{escape(link)}">{way}</a>' for way, link in ways.items())
+        title = escape(page.title.replace("'", "’"))
         picture = page.picture and (
             f'<img src="{top}{page.picture.path}" alt="{escape(page.picture.alt)}" loading="lazy">'
         )
         return (
-            f'<div class="chapter">{picture or ""}<h3><a href="{here}">{number}. {page.title}</a>'
+            f'<div class="chapter">{picture or ""}<h3><a href="{here}">{number}. {title}</a>'
             f'</h3><p>{escape(page.question)}</p><div class="ways">{links}</div></div>'
         )
 

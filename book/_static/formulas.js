@@ -87,7 +87,9 @@ globalThis.nfbookFormulas = (() => {
     return `\\begin{aligned}${rows.join(" \\\\ ")}\\end{aligned}`;
   }
 
-  const isWide = (box) => box.scrollWidth > box.clientWidth + 1;
+  // What scrolls when a formula is too wide: the part beside its number.
+  const scroller = (box) => box.querySelector(":scope > mjx-container") ?? box;
+  const hidden = (box) => scroller(box).scrollWidth - scroller(box).clientWidth - 1;
   const original = new Map();
 
   function rewrite(box, level) {
@@ -106,7 +108,7 @@ globalThis.nfbookFormulas = (() => {
   // Breaks what is too wide, level by level.
   async function fit(boxes) {
     for (let level = 1; level <= DEEPEST; level += 1) {
-      const wide = boxes.filter((box) => isWide(box) && (box.dataset.level ?? 0) < level);
+      const wide = boxes.filter((box) => hidden(box) > 0 && (box.dataset.level ?? 0) < level);
       if (!wide.length) continue;
       wide.forEach((box) => rewrite(box, level));
       await MathJax.typesetPromise(wide);
@@ -116,28 +118,31 @@ globalThis.nfbookFormulas = (() => {
 
   // Says at which of its edges a box hides something; the style sheet lets that edge fade.
   function mark(box) {
-    const hidden = box.scrollWidth - box.clientWidth - 1;
-    box.classList.toggle("more-before", hidden > 0 && box.scrollLeft > 1);
-    box.classList.toggle("more-behind", hidden > 0 && box.scrollLeft < hidden);
+    const part = scroller(box);
+    part.classList.toggle("more-before", hidden(box) > 0 && part.scrollLeft > 1);
+    part.classList.toggle("more-behind", hidden(box) > 0 && part.scrollLeft < hidden(box));
   }
 
-  async function start() {
+  function start() {
     const formulas = [...document.querySelectorAll("div.math")];
-    const tables = [...document.querySelectorAll(".pst-scrollable-table-container")];
     if (matchMedia("(max-width: 576px)").matches) {
       formulas.filter((box) => box.textContent.includes("&&")).forEach((box) => rewrite(box, 1));
     }
-    for (const box of [...formulas, ...tables]) box.addEventListener("scroll", () => mark(box), { passive: true });
+    const boxes = "mjx-container, .pst-scrollable-table-container";
+    document.addEventListener("scroll", ({ target }) => target.matches?.(boxes) && mark(target), {
+      capture: true, passive: true,
+    });
     addEventListener("load", async () => {
       await globalThis.MathJax?.startup?.promise;
       // It reports each box at once, and again when it is unfolded or the window's width changes.
       const watch = new ResizeObserver((entries) => {
-        const boxes = entries.map(({ target }) => target);
-        boxes.filter((box) => !box.matches("div.math")).forEach(mark);
-        const shown = boxes.filter((box) => box.matches("div.math"));
+        const changed = entries.map(({ target }) => target);
+        changed.filter((box) => !box.matches("div.math")).forEach(mark);
+        const shown = changed.filter((box) => box.matches("div.math"));
         if (shown.length) MathJax.startup.promise = MathJax.startup.promise.then(() => fit(shown));
       });
-      [...formulas, ...tables].forEach((box) => watch.observe(box));
+      const others = document.querySelectorAll("span.math > mjx-container, .pst-scrollable-table-container");
+      [...formulas, ...others].forEach((box) => watch.observe(box));
     });
   }
 

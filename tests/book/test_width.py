@@ -23,7 +23,7 @@ PHONE = 390
 
 # Formulas that are wider than their box as they were written, at the desk. To be lowered until no
 # page is left.
-CUT: dict[str, int] = {}
+CUT: dict[str, int] = {"book/em": 3}
 # On a phone at most this share of a page's displayed formulas may scroll.
 SHARE = 1 / 5
 

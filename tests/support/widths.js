@@ -14,6 +14,8 @@ async () => {
   } while (settled !== window.MathJax?.startup?.promise);
 
   const isWide = (box) => box.scrollWidth > box.clientWidth + 1;
+  // Beside a formula's number, what holds the formula scrolls.
+  const part = (formula) => formula.querySelector(":scope > mjx-container");
   const width = (box) => box.getBoundingClientRect().width;
   const start = (text) => text.trim().replace(/\s+/g, " ").slice(0, 60);
   const tex = (box) => start(MathJax.startup.document.getMathItemsWithin(box)[0]?.math ?? "");
@@ -23,8 +25,9 @@ async () => {
     displayed: formulas.length,
     // Broken into lines by the page, because it was too wide as it was written.
     broken: formulas.filter((box) => box.dataset.level > 0).map(name),
-    scrolling: formulas.filter(isWide).map(name),
-    unmarked: formulas.filter((box) => isWide(box) && !box.matches(".more-behind")).map(name),
+    scrolling: formulas.filter((formula) => isWide(part(formula))).map(name),
+    unmarked: formulas.map(part).filter((box) => isWide(box) && !box.matches(".more-behind"))
+      .map((box) => name(box.parentElement)),
     inline: all("span.math > mjx-container")
       .filter((formula) => width(formula.querySelector("mjx-math")) > width(formula) + 1).map((formula) => tex(formula.parentElement)),
     tables: all("table").filter((table) => isWide(table) || isWide(table.parentElement))
