@@ -89,7 +89,13 @@ globalThis.nfbookFormulas = (() => {
 
   // What scrolls when a formula is too wide: the part beside its number.
   const scroller = (box) => box.querySelector(":scope > mjx-container") ?? box;
-  const hidden = (box) => scroller(box).scrollWidth - scroller(box).clientWidth - 1;
+  // The width that is hidden, if positive. A formula's copy for screen readers does not count.
+  function hidden(box) {
+    const part = scroller(box);
+    const formula = part.querySelector(":scope > mjx-math");
+    return (formula?.getBoundingClientRect().width ?? part.scrollWidth) - part.clientWidth - 1;
+  }
+
   const original = new Map();
 
   function rewrite(box, level) {

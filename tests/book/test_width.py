@@ -70,6 +70,14 @@ def test_what_scrolls_on_a_phone_shows_it(widths: Callable[[str, int], dict[str,
     assert widths(name, PHONE)["unmarked"] == []
 
 
+@each_page
+@pytest.mark.parametrize("width", [DESK, PHONE])
+def test_only_what_scrolls_is_marked(
+    widths: Callable[[str, int], dict[str, Any]], name: str, width: int
+):
+    assert widths(name, width)["falselyMarked"] == []
+
+
 @pytest.fixture(scope="module")
 def broken(browser: Browser) -> Callable[[str, int], str]:
     """Break a formula's lines as the page's script does."""

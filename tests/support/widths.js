@@ -28,6 +28,9 @@ async () => {
     scrolling: formulas.filter((formula) => isWide(part(formula))).map(name),
     unmarked: formulas.map(part).filter((box) => isWide(box) && !box.matches(".more-behind"))
       .map((box) => name(box.parentElement)),
+    // Marked as if they went on, although all of them is to be seen.
+    falselyMarked: all("mjx-container:is(.more-before, .more-behind)")
+      .filter((box) => width(box.querySelector("mjx-math")) <= width(box)).map((box) => box.textContent),
     inline: all("span.math > mjx-container")
       .filter((formula) => width(formula.querySelector("mjx-math")) > width(formula) + 1).map((formula) => tex(formula.parentElement)),
     tables: all("table").filter((table) => isWide(table) || isWide(table.parentElement))
