@@ -101,7 +101,7 @@ def test_reasons_go_under_their_lines(broken: Callable[[str, int], str]):
     assert broken(DERIVATION, 1) == (
         r"\begin{aligned}\log p(\mathbf{x}) & = a + \Bigl( b + c \Bigr) \\ "
         r"& \quad {\small \text{product rule}} \\ "
-        r" & = -d - \begin{cases} 1 & k = 1 \\ 0 & k < 1 \end{cases} \\ "
+        r"& = -d - \begin{cases} 1 & k = 1 \\ 0 & k < 1 \end{cases} \\ "
         r"& \quad {\small \text{(2) as } a = 1}\end{aligned}"
     )
 
