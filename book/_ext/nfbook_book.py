@@ -1,7 +1,7 @@
 """The book's Sphinx extension: what pages list of others, and what the static page needs besides.
 
 ``{chapters}``
-    Lists the chapters, each with the question that it answers.
+    Shows the chapters, each with a picture, the question that it answers, and ways to read and run.
 ``{equation-ledger}``, ``{equation-count}``
     Lists every numbered equation with its check, and counts both.
 ``{run-times}``
@@ -19,6 +19,7 @@ from __future__ import annotations
 import json
 import re
 from abc import ABC, abstractmethod
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -53,21 +54,51 @@ class Generated(SphinxDirective, ABC):
         """Return the text to parse."""
 
 
-class Chapters(Generated):
-    """The table of the chapters, in the book's order."""
+class Chapters(SphinxDirective):
+    """The chapters, in the book's order: a picture, the question, and ways to read and run each."""
 
-    def markdown(self) -> str:
-        """One row a chapter."""
+    def run(self) -> list[nodes.Node]:
+        """Write one card a chapter."""
         chapters = [page for page in pages() if page.is_notebook]
-        rows = [f"| {{doc}}`/{page.name}` | {page.question} |" for page in chapters]
-        return "\n".join(["| chapter | what it answers |", "|---|---|", *rows])
+        for page in chapters:
+            self.env.note_dependency(str(page.path))
+        cards = "".join(self.card(number, page) for number, page in enumerate(chapters, start=1))
+        return [nodes.raw("", f'<div class="chapters">{cards}</div>', format="html")]
+
+    def card(self, number: int, page: Page) -> str:
+        """Return one card."""
+        top = "../" * self.env.docname.count("/")
+        source, here = f"{page.name}.ipynb", f"{top}{page.name}.html"
+        repository = self.config.html_theme_options["repository_url"].removeprefix("https://")
+        owner, branch = (
+            repository.partition("/")[2],
+            self.config.html_theme_options["repository_branch"],
+        )
+        launch = self.config.html_theme_options["launch_buttons"]
+        binder = f"{launch['binderhub_url']}/v2/gh/{owner}/{branch}?urlpath=lab/tree/{source}"
+        colab = f"{launch['colab_url']}/github/{owner}/blob/{branch}/{source}"
+        ways = {
+            "Read": here,
+            "Run in Binder": binder,
+            "in Colab": colab,
+            "Download": f"{top}_sources/{source}",
+        }
+        links = "".join(f'<a href="{escape(link)}">{way}</a>' for way, link in ways.items())
+        title = escape(page.title.replace("'", "’"))
+        picture = page.picture and (
+            f'<img src="{top}{page.picture.path}" alt="{escape(page.picture.alt)}" loading="lazy">'
+        )
+        return (
+            f'<div class="chapter">{picture or ""}<h3><a href="{here}">{number}. {title}</a>'
+            f'</h3><p>{escape(page.question)}</p><div class="ways">{links}</div></div>'
+        )
 
 
 class EquationLedger(Generated):
     """The list of all numbered equations and their checks."""
 
     def markdown(self) -> str:
-        """One section a chapter, one row a check."""
+        """One section a chapter, one row an equation."""
         parts = []
         for page in pages():
             if page.equations:
@@ -86,14 +117,12 @@ class EquationCount(Generated):
 
 
 def _ledger_table(page: Page) -> str:
-    rows = ["| equation | name | kind | what the check showed |", "|---|---|---|---|"]
-    checks = page.checks
+    rows = ["| equation | stands under | kind | what the checks showed |", "|---|---|---|---|"]
     for label in page.equations:
-        # A label is "eq", the chapter's word, and the equation's own name.
-        name = label.split("-", maxsplit=2)[2].replace("-", " ")
-        for check in checks:
-            if check.label == label:
-                rows.append(f"| {{eq}}`{label}` | {name} | {FORMS[check.form]} | {check.line} |")
+        checks = [check for check in page.checks if check.label == label]
+        kinds = "<br>".join(dict.fromkeys(FORMS[check.form] for check in checks))
+        lines = "<br>".join(str(check.line) for check in checks)
+        rows.append(f"| {{eq}}`{label}` | {page.headings[label]} | {kinds} | {lines} |")
     return ":::{div} ledger\n" + "\n".join(rows) + "\n:::"
 
 

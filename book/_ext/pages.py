@@ -7,6 +7,8 @@ labels and checks both ways.
 from __future__ import annotations
 
 import ast
+import base64
+import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -39,6 +41,14 @@ class Check:
     label: str
     form: str
     line: str | None
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A stored figure: where the built book keeps it, and its words for who does not see it."""
+
+    path: str
+    alt: str
 
 
 @dataclass
@@ -89,6 +99,27 @@ class Page:
     def equations(self) -> list[str]:
         """The labels of the numbered equations, in order."""
         return list(numbered(self.text))
+
+    @property
+    def headings(self) -> dict[str, str]:
+        """The heading under which each numbered equation stands, by the equation's label."""
+        parts = re.split(r"^#{1,6} +(.+)$", self.text, flags=re.M)
+        return {
+            label: heading.strip().removeprefix("Optional: ")
+            for heading, text in zip(parts[1::2], parts[2::2], strict=True)
+            for label in numbered(text)
+        }
+
+    @property
+    def picture(self) -> Picture | None:
+        """The page's first numbered figure."""
+        for cell in self.code:
+            for output in cell.get("outputs", []):
+                png = output.get("data", {}).get("image/png")
+                if png and "figure" in cell.metadata.get("mystnb", {}):
+                    name = hashlib.sha256(base64.b64decode(png)).hexdigest()
+                    return Picture(f"_images/{name}.png", cell.metadata.mystnb.image.alt)
+        return None
 
     @property
     def checks(self) -> list[Check]:

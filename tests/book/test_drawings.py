@@ -19,6 +19,12 @@ def test_logo_is_as_drawn(name: str, text: str):
     ElementTree.fromstring(text)
 
 
+def test_logo_needs_no_font_of_the_readers():
+    for text in draw_logo.draw().values():
+        assert "<text" not in text
+        assert "font-family" not in text
+
+
 def test_directions_are_as_drawn():
     assert (STATIC / "directions.svg").read_text(encoding="utf-8") == draw_directions.draw()
 

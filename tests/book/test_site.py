@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urljoin, urlparse
@@ -45,8 +47,9 @@ NEXT_VISIT = 200_000
 # What is asked of a page that was opened from a file, and of any page.
 DRAWN = ["brokenImages", "unrendered", "formulaErrors", "explorables", "drawnExplorables"]
 FACTS = [*DRAWN, "formulas", "numbered", "prose", "ids", "links", "imagesWithoutAlt", "icons"]
-FACTS += ["missingIcons", "searchBoxes", "faint"]
-NARROW = ["cutOff", "widthOfPage", "widthOfWindow"]
+FACTS += ["missingIcons", "searchBoxes", "faint", "faces", "paleCaptions", "headings", "bells"]
+FACTS += ["ledgerRows", "chapterCards", "sections"]
+NARROW = ["cutOff", "widthOfPage", "widthOfWindow", "ledgerRows"]
 
 
 @dataclass
@@ -98,7 +101,7 @@ def visit(browser: Browser, site: Site) -> Callable[..., Visit]:
         if not file:
             page.emulate_media(color_scheme="dark")
             page.wait_for_function("document.documentElement.dataset.theme === 'dark'")
-            seen.dark = page.evaluate(SCRIPT, ["faint"])
+            seen.dark = page.evaluate(SCRIPT, ["faint", "paleCaptions"])
             page.set_viewport_size(PHONE)
             seen.phone = page.evaluate(SCRIPT, NARROW)
         context.close()
@@ -210,6 +213,31 @@ def test_text_is_legible(visit: Callable[..., Visit], name: str, dark: bool):
     assert (seen.dark if dark else seen.facts)["faint"] == []
 
 
+@each_page
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_captions_look_like_the_text(visit: Callable[..., Visit], name: str, dark: bool):
+    seen = visit(name)
+    assert (seen.dark if dark else seen.facts)["paleCaptions"] == []
+
+
+@each_page
+def test_text_is_set_in_the_sites_own_face(visit: Callable[..., Visit], name: str):
+    assert "STIX Two Text" in visit(name).facts["faces"]
+
+
+@each_page
+def test_a_deeper_heading_is_smaller_and_no_heavier(visit: Callable[..., Visit], name: str):
+    headings = visit(name).facts["headings"]
+    for (size, weight), (deeper_size, deeper_weight) in pairwise(headings):
+        assert deeper_size < size
+        assert deeper_weight <= weight
+
+
+@each_page
+def test_theorems_have_no_bell(visit: Callable[..., Visit], name: str):
+    assert visit(name).facts["bells"] == []
+
+
 @every_page
 def test_phone_needs_no_sideways_scrolling(visit: Callable[..., Visit], name: str):
     facts = visit(name).phone
@@ -308,6 +336,58 @@ def test_landing_page_leads_to_the_first_chapter(visit: Callable[..., Visit]):
     facts = visit("book/index").facts
     assert "bayes.html" in facts["links"]
     assert "book/how-to-use" in NAMES
+
+
+def test_ledger_page_has_a_row_for_each_equation(visit: Callable[..., Visit], book: list[Page]):
+    """With the heading under which it stands; on a phone each row is a card."""
+    seen = visit("book/equations")
+    rows = seen.facts["ledgerRows"]
+    titles = [page.headings[label] for page in book for label in page.equations]
+    assert len(rows) == len(titles)
+    assert len({number for number, _, _ in rows}) == len(rows)
+    plain = [(title, row[1]) for title, row in zip(titles, rows, strict=True) if "$" not in title]
+    assert [title.replace("'", "’") for title, _ in plain] == [shown for _, shown in plain]
+    assert {display for _, _, display in rows} == {"table-row"}
+    assert {display for _, _, display in seen.phone["ledgerRows"]} == {"block"}
+
+
+def test_landing_page_shows_each_chapter(visit: Callable[..., Visit], book: list[Page]):
+    facts = visit("book/index").facts
+    chapters = [page for page in book if page.is_notebook]
+    assert len(facts["chapterCards"]) == len(chapters)
+    for page, card in zip(chapters, facts["chapterCards"], strict=True):
+        assert card["pictures"] == 1
+        read, run, download = f"{Path(page.name).name}.html", "mybinder.org", f"{page.name}.ipynb"
+        for way in (read, run, download):
+            assert any(way in link for link in card["links"]), way
+
+
+def test_landing_page_begins_with_what_the_book_is(visit: Callable[..., Visit]):
+    facts = visit("book/index").facts
+    assert facts["explorables"] == 1
+    sections = facts["sections"]
+    assert sections.index("the-chapters") < sections.index("four-promises")
+
+
+def test_landing_pages_code_computes_what_stands_beside_it():
+    text = (ROOT / "book" / "index.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.S)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    bound, evidence = map(float, re.findall(r"\$(-\d\.\d{3})\$", text))
+    assert names["evidence"] == pytest.approx(evidence, abs=5e-4)
+    # The exact bound is -log(2 pi)/2 - 1; its estimate has a standard error below 0.006.
+    assert bound == pytest.approx(-math.log(2 * math.pi) / 2 - 1, abs=5e-4)
+    assert names["bound"] == pytest.approx(bound, abs=0.03)
+
+
+def test_faces_have_their_licence_and_few_bytes():
+    folder = ROOT / "book" / "_static" / "fonts"
+    style = (ROOT / "book" / "_static" / "nfbook.css").read_text(encoding="utf-8")
+    faces = {path.name for path in folder.glob("*.woff2")}
+    assert faces == set(re.findall(r'url\("fonts/([^"]+)"\)', style))
+    assert "SIL OPEN FONT LICENSE" in (folder / "OFL.txt").read_text(encoding="utf-8")
+    assert sum((folder / name).stat().st_size for name in faces) < 120_000
 
 
 def next_visit(visit: Callable[..., Visit], name: str) -> float:

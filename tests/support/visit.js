@@ -100,6 +100,18 @@ async (wanted) => {
     widthOfPage: () => document.documentElement.scrollWidth,
     widthOfWindow: () => document.documentElement.clientWidth,
     faint,
+    faces: () => [...document.fonts].filter((face) => face.status === "loaded").map((face) => face.family.replaceAll('"', "")),
+    // Captions that are paler or lighter than the text around them.
+    paleCaptions: () => all("figcaption", article)
+      .filter((e) => getComputedStyle(e).fontWeight !== "400" || getComputedStyle(e).color !== getComputedStyle(article).color)
+      .map((e) => e.textContent.trim().slice(0, 40)),
+    headings: () => ["h1", "h2", "h3"].map((name) => article.querySelector(name)).filter(Boolean)
+      .map((e) => [parseFloat(getComputedStyle(e).fontSize), Number(getComputedStyle(e).fontWeight)]),
+    bells: () => all(".proof > .admonition-title")
+      .filter((e) => getComputedStyle(e, "::after").content !== "none").map((e) => e.textContent),
+    ledgerRows: () => all(".ledger tbody tr").map((e) => [e.cells[0].textContent.trim(), e.cells[1].textContent.trim(), getComputedStyle(e).display]),
+    chapterCards: () => all(".chapter").map((e) => ({ pictures: all("img", e).length, links: all("a", e).map((a) => a.getAttribute("href")) })),
+    sections: () => all("h2", article).map((e) => e.id || e.parentElement.id),
   };
   return Object.fromEntries(wanted.map((name) => [name, facts[name]()]));
 }
