@@ -1,4 +1,4 @@
-"""References as every reader of a notebook sees them: their numbers, their forms, and the way back."""
+"""References as every reader of a notebook sees them: numbers, forms, and the way back."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def test_a_page_is_named_by_its_title(live):
         "text\n$$\na = b\n$$\ntext",
         "1. item\n\n   ```{math}\n   :label: eq-two-first\n   a \\\\\n   b\n   ```\n\n   text",
         "````{prf:proof}\nBy {eq}`eq-first`.\n\n$$\na\n$$\n````",
-        "````{exercise} X\n:label: ex-two-1\n\nx\n\n```{hint}\n:class: dropdown\n\nUse $y$.\n```\n````",
+        "````{exercise} X\n:label: ex-two-1\n\nx\n\n```{hint}\n:class: dropdown\n\nUse.\n```\n````",
         ":::{note}\n\n```python\n$$\n{eq}`eq-first`\n```\n:::",
         "```{figure} a.png\n:name: fig-b\nCaption.\n```",
     ],
@@ -185,7 +185,7 @@ def test_plain_markdown_shows_headings_and_formulas_and_no_directive(live, text,
 
 
 def test_what_must_have_a_number_is_named_if_it_has_none(live):
-    with pytest.raises(ValueError, match="label must be .* got 'thm-none'"):
+    with pytest.raises(ValueError, match=r"label must be .* got 'thm-none'"):
         live("```{prf:theorem} X\n:label: thm-none\nx\n```")
     with pytest.raises(ValueError, match="got None"):
         live("```{exercise} X\nx\n```")
