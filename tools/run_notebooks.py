@@ -4,7 +4,8 @@
 
 Without arguments every notebook under ``book/`` is run. The times go to ``book/run_times.json``
 and into the line "Runs in about ... s" of each page. Each notebook also gets the cell that prepares
-Colab, and folds the code that its tags say is not there to be read.
+Colab, folds the code that its tags say is not there to be read, and shows numbers and links where
+authors write directives and roles (``tools/references.py``).
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 import nbformat
+import references
 import yaml
+from jupyter_client.kernelspec import KernelSpecManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
@@ -136,10 +139,18 @@ def fold(notebook: nbformat.NotebookNode) -> None:
 
 
 def tidy(notebook: nbformat.NotebookNode) -> None:
-    """Keep what a page needs: nothing of the machine stays in the metadata."""
+    """Keep what a page needs, and the kernel as JupyterLab would write it.
+
+    JupyterLab marks a notebook as changed when it opens, if the kernel is described otherwise.
+    """
+    kernel = KernelSpecManager().get_kernel_spec("python3")
     notebook.metadata = {
-        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-        "language_info": {"name": "python"},
+        "kernelspec": {
+            "display_name": kernel.display_name,
+            "language": kernel.language,
+            "name": "python3",
+        },
+        "language_info": notebook.metadata["language_info"],
         **{k: v for k, v in notebook.metadata.items() if k in {"mystnb", "myst", "nfbook"}},
     }
     for cell in notebook.cells:
@@ -184,7 +195,8 @@ def main(arguments: list[str]) -> int:
         }
     kept = {name: run for name, run in sorted(times.items()) if (BOOK / name).exists()}
     TIMES.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
-    return 0
+    # All pages: what one of them numbers, the others refer to.
+    return references.main([])
 
 
 if __name__ == "__main__":

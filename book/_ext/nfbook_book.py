@@ -244,6 +244,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("run-times", RunTimes)
     app.add_directive("benchmarks", Benchmarks)
     app.setup_extension("folding")
+    app.setup_extension("links")
     app.connect("config-inited", name_repository, priority=100)
     app.connect("html-page-context", add_explorables)
     app.connect("html-page-context", drop_repeated_scripts, priority=999)

@@ -18,6 +18,7 @@ from typing import Any
 
 import nbformat
 import yaml
+from links import authored_cells
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -175,7 +176,7 @@ def read(path: Path) -> Page:
     """Read one source file."""
     if path.suffix == ".ipynb":
         notebook = nbformat.read(path, as_version=4)
-        return Page(path, list(notebook.cells), notebook.metadata)
+        return Page(path, authored_cells(notebook.cells), notebook.metadata)
     return Page(path)
 
 

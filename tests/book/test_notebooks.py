@@ -10,6 +10,7 @@ from types import ModuleType
 
 import pytest
 import run_notebooks
+from nbformat.v4 import new_notebook
 from nbval.plugin import find_comment_markers, get_sanitize_patterns
 from pages import ROOT, Page, pages
 
@@ -269,3 +270,24 @@ def test_set_up_installs_in_colab_and_does_nothing_elsewhere(monkeypatch: pytest
     assert magic == "pip"
     assert line == f'install --quiet "nfbook[notebook] @ git+{url}"'
     assert widgets == "widgets"
+
+
+# --- JupyterLab
+
+
+def test_the_kernel_is_described_as_jupyterlab_would_describe_it():
+    """So that a page is not marked as changed as soon as it is opened."""
+    info = {"name": "python", "version": "3.11.7", "file_extension": ".py"}
+    notebook = new_notebook(
+        metadata={"language_info": info, "widgets": {}, "nfbook": {"question": "?"}}
+    )
+    run_notebooks.tidy(notebook)
+    assert notebook.metadata == {
+        "kernelspec": {
+            "display_name": "Python 3 (ipykernel)",
+            "language": "python",
+            "name": "python3",
+        },
+        "language_info": info,
+        "nfbook": {"question": "?"},
+    }
