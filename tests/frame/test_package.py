@@ -87,6 +87,7 @@ ORDER = [
     "_checks",
     "_files",
     "progress",
+    "quadrature",
     "sampling",
     "estimators",
     "fitting",
