@@ -4,7 +4,7 @@
 
 Without arguments every notebook under ``book/`` is run. The times go to ``book/run_times.json``
 and into the line "Runs in about ... s" of each page. Each notebook also gets the cell that prepares
-Colab.
+Colab, and folds the code that its tags say is not there to be read.
 """
 
 from __future__ import annotations
@@ -29,6 +29,14 @@ BOOK = ROOT / "book"
 TIMES = BOOK / "run_times.json"
 # Overwrites the line that shows progress on a terminal.
 PASSING = "\r\x1b[K" if sys.stdout.isatty() else ""
+# Whose code is folded, by the cell's tag, and what the page calls it. A solution is folded already
+# where it stands in the page.
+FOLDED = {
+    "setup": "the imports and helpers",
+    "figure": "the code of the figure",
+    "check": "the check",
+    "solution": "",
+}
 RUN_LINE = re.compile(r"Runs in about \S+ s")
 
 
@@ -36,6 +44,7 @@ def run(path: Path) -> float:
     """Execute one notebook in its folder, store it, and return the seconds it took."""
     notebook = nbformat.read(path, as_version=4)
     prepare_colab(notebook)
+    fold(notebook)
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     done = 0
 
@@ -92,9 +101,38 @@ def prepare_colab(notebook: nbformat.NotebookNode) -> None:
     if "google.colab" in notebook.cells[position].source:
         del notebook.cells[position]
     cell = nbformat.v4.new_code_cell(
-        setup_source(), id="set-up", metadata={"tags": ["remove-cell"]}
+        setup_source(),
+        id="set-up",
+        metadata={"tags": ["remove-cell"], "jupyter": {"source_hidden": True}, "cellView": "form"},
     )
     notebook.cells.insert(position, cell)
+
+
+def fold(notebook: nbformat.NotebookNode) -> None:
+    """Fold code by its cell's tag: in the page, in JupyterLab and in Colab."""
+    for cell in notebook.cells:
+        tags = [tag for tag in cell.metadata.get("tags", []) if tag != "hide-input"]
+        if cell.cell_type != "code" or "remove-cell" in tags:
+            continue
+        kind = next((tag for tag in tags if tag in FOLDED), None)
+        mystnb = cell.metadata.get("mystnb", {})
+        for key in ("code_prompt_show", "code_prompt_hide"):
+            mystnb.pop(key, None)
+        if kind is None:
+            cell.metadata.pop("jupyter", None)
+            cell.metadata.pop("cellView", None)
+        else:
+            cell.metadata["jupyter"] = {"source_hidden": True}
+            cell.metadata["cellView"] = "form"
+        if kind and FOLDED[kind]:
+            tags.append("hide-input")
+            mystnb["code_prompt_show"] = f"Show {FOLDED[kind]}"
+            mystnb["code_prompt_hide"] = f"Hide {FOLDED[kind]}"
+        for key, value in (("tags", tags), ("mystnb", mystnb)):
+            if value:
+                cell.metadata[key] = value
+            else:
+                cell.metadata.pop(key, None)
 
 
 def tidy(notebook: nbformat.NotebookNode) -> None:

@@ -214,6 +214,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("equation-count", EquationCount)
     app.add_directive("run-times", RunTimes)
     app.add_directive("benchmarks", Benchmarks)
+    app.setup_extension("folding")
     app.connect("config-inited", name_repository, priority=100)
     app.connect("html-page-context", add_explorables)
     app.connect("html-page-context", drop_repeated_scripts, priority=999)

@@ -27,6 +27,8 @@ DOLLARS = re.compile(r"\$\$\s*\(([^)\s]+)\)\s*$")
 LITERALS = {"math", "literal", "code", "code-block", "code-cell"}
 
 CHECKS = {"verify", "verify_bound", "verify_limit", "verify_mean", "verify_samples"}
+# The same in the text of a cell, where its code is not at hand.
+CHECK_CALL = re.compile(r'\bverify\w*\(\s*"(eq-[a-z0-9-]+)"')
 LINE = re.compile(r"✓ (eq-[a-z0-9-]+) (.+)")
 
 

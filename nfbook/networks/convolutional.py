@@ -53,8 +53,12 @@ class _Convolution(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the maps after the layer, `(n, channels, height, width)`."""
-        maps: Tensor = self.layer(x)
-        return nn.functional.glu(maps, dim=1) if self.gated else nn.functional.relu(maps)
+        return _activated(self.layer(x), gated=self.gated)
+
+
+def _activated(units: Tensor, *, gated: bool) -> Tensor:
+    """Return one half of the channels times gates made of the other, or all after a ReLU."""
+    return nn.functional.glu(units, dim=1) if gated else nn.functional.relu(units)
 
 
 class ConvolutionalEncoder(nn.Module):
@@ -115,8 +119,7 @@ class ConvolutionalEncoder(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the units of each image, `(*, out_features)`."""
         maps = self.layers(x.reshape(-1, *self.image))
-        units = self.last(maps.flatten(1))
-        units = nn.functional.glu(units) if self.gated else nn.functional.relu(units)
+        units = _activated(self.last(maps.flatten(1)), gated=self.gated)
         result: Tensor = units.reshape(*x.shape[:-1], self.out_features)
         return result
 
@@ -184,8 +187,7 @@ class ConvolutionalDecoder(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Return one flat image for each vector, `(*, channels * height * width)`."""
-        start = self.first(z.reshape(-1, self.in_features))
-        start = nn.functional.glu(start) if self.gated else nn.functional.relu(start)
+        start = _activated(self.first(z.reshape(-1, self.in_features)), gated=self.gated)
         maps = self.layers(start.reshape(-1, *self.start))
         pixels = self.last(maps.movedim(1, -1)).movedim(-1, 1)
         result: Tensor = pixels.reshape(*z.shape[:-1], self.out_features)

@@ -30,8 +30,8 @@ from nfbook.data.scikit import split_digits
 from nfbook.data.splits import Splits
 from nfbook.flows import PlanarFlow
 from nfbook.networks import Feedforward
-from nfbook.reproduce.evaluation import evaluate
-from nfbook.training import Checkpoints, NegativeELBO, Trainer, linear_annealing, negative_bound
+from nfbook.reproduce.training import train_and_evaluate
+from nfbook.training import Checkpoints, NegativeELBO, Trainer, linear_annealing
 from nfbook.transforms import DataUnits, dequantise
 from nfbook.vae import VAE, LogitNormalDecoder, Standardised
 
@@ -113,20 +113,9 @@ def run(
         schedule=CosineAnnealingLR(optimiser, job.updates),
         seed=job.seed,
     )
-    history = trainer.fit(
-        job.updates,
-        validate=lambda model: {"validation": negative_bound(model, fixed.validation)},
-        every=job.every,
-        checkpoints=checkpoints,
-        progress=progress,
+    return train_and_evaluate(
+        trainer, job, fixed, parts=job.parts, checkpoints=checkpoints, progress=progress
     )
-    return {
-        "best_step": trainer.load_best(),
-        **evaluate(
-            model, fixed, job.importance_samples, job.seed, parts=job.parts, progress=progress
-        ),
-        "history": {name: history[name] for name in history.columns},
-    }
 
 
 def _dequantised(patches: Tensor, job: Settings, generator: torch.Generator | None) -> Tensor:

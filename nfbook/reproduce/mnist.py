@@ -49,7 +49,7 @@ from nfbook.flows import (
     SylvesterFlow,
 )
 from nfbook.networks import Dense, Feedforward, Gated, Maxout
-from nfbook.reproduce.evaluation import evaluate
+from nfbook.reproduce.training import train_and_evaluate
 from nfbook.training import (
     Annealing,
     Checkpoints,
@@ -58,7 +58,6 @@ from nfbook.training import (
     constant,
     exponential_average,
     linear_annealing,
-    negative_bound,
 )
 from nfbook.transforms import Compose, Planar
 from nfbook.transforms.base import Transform
@@ -239,20 +238,9 @@ def run(
         average=exponential_average(model, job.averaging) if job.averaging else None,
         seed=job.seed,
     )
-    history = trainer.fit(
-        job.updates,
-        validate=lambda vae: {"validation": negative_bound(vae, data.validation)},
-        every=job.every,
-        checkpoints=checkpoints,
-        progress=progress,
-    )
     seen = black_and_white(data.train[: len(data.test)], torch.Generator().manual_seed(0))
-    data = data._replace(train=seen)
-    return {
-        "best_step": trainer.load_best(),
-        **evaluate(model, data, job.importance_samples, job.seed, progress=progress),
-        "history": {name: history[name] for name in history.columns},
-    }
+    compared = data._replace(train=seen)
+    return train_and_evaluate(trainer, job, compared, checkpoints=checkpoints, progress=progress)
 
 
 def load(job: Settings) -> Splits:

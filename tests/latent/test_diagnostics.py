@@ -167,6 +167,12 @@ def test_where_hardly_any_weight_is_above_zero_k_is_infinite():
     torch.testing.assert_close(smoothed[:, 0], log_w[:, 0])
 
 
+def test_hardly_larger_weights_are_no_tail_and_larger_ones_of_a_few_are_one_without_a_fit():
+    log_w = torch.zeros(1000, 2, dtype=DOUBLE)
+    log_w[:20] = torch.tensor([1.005, 1.02], dtype=DOUBLE).log()
+    assert pareto_k(log_w).tolist() == [-math.inf, math.inf]
+
+
 def test_smoothing_takes_variance_from_the_estimate_and_keeps_the_scale():
     u = torch.rand(1000, 400, generator=seeded(), dtype=DOUBLE)
     log_w = -0.6 * u.log() + 700  # with the shape 0.6 and, but for the scale, the mean 2.5
@@ -377,6 +383,15 @@ def test_a_discrete_latent_variable_with_its_ties(check):
     assert not CHECKS[check](model, too_sure, 500, 20, generator=seeded()).passed
 
 
+def test_where_all_draws_tie_with_the_truth_its_rank_is_uniform():
+    one = GaussianMixture(
+        torch.ones(1, dtype=DOUBLE), torch.zeros(1, 2, dtype=DOUBLE), torch.eye(2).double()[None]
+    )
+    found = simulation_based_calibration(one, one.posterior, 2000, 3, generator=seeded())
+    shares = found.ranks[:, 0].bincount(minlength=4) / 2000
+    assert bool(((shares - 0.25).abs() < 6 * (0.25 * 0.75 / 2000) ** 0.5).all())
+
+
 @pytest.mark.parametrize("check", CHECKS)
 def test_many_draws_come_in_pieces_that_belong_together(check):
     found = CHECKS[check](MODEL, MODEL.posterior, 41, 9_999, level=1e-6, generator=seeded())
@@ -453,6 +468,19 @@ def test_the_picture_names_what_leaves_the_band(check, given):
     assert edge.min() == pytest.approx(float(lower.min()))
     assert edge.max() == pytest.approx(float(upper.max()))
     plt.close(figure)
+    plt.close(axes.figure)
+
+
+def test_a_name_stands_where_its_curve_is_farthest_off():
+    found = coverage(MODEL, scaled(0.7), 1000, 50, generator=seeded())
+    axes = found.plot()
+    off = (found.empirical - found.nominal[:, None]).abs()
+    worst = {
+        name: float(found.nominal[k]) for name, k in zip(found.names, off.argmax(0), strict=True)
+    }
+    for text in axes.texts:
+        assert text.xy[0] == worst[text.get_text()]
+    assert len(axes.texts) == 3
     plt.close(axes.figure)
 
 
@@ -567,6 +595,27 @@ def test_the_best_of_the_family_leaves_nothing_to_amortisation():
     )
     assert within(gap.amortisation, torch.zeros(2, dtype=DOUBLE), 0.01)
     assert bool((gap.approximation.value > 0.3).all())
+
+
+def test_the_search_takes_steps_that_fall_to_zero_as_half_a_cosine():
+    r"""Where the bound is linear in the means, Adam goes the whole step each time.
+
+    So the way is :math:`\sum_{t < T} \frac{a}{2} (1 + \cos(\pi t / T)) = a (T + 1) / 2`.
+    """
+    model = bare(log_joint=lambda x, z: z.sum(-1) + 0 * x.sum(-1))
+    for steps in (1, 2, 7):
+        gap = inference_gap(
+            model,
+            X,
+            amortised,
+            lambda: DiagonalGaussian(2, (2,)),
+            num_samples=2,
+            steps=steps,
+            learning_rate=0.1,
+            generator=seeded(),
+        )
+        way = torch.full((2, 2), 0.1 * (steps + 1) / 2, dtype=DOUBLE)
+        torch.testing.assert_close(gap.best_q.mean, way, rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize("known", [True, False])

@@ -12,10 +12,19 @@ from draws import seeded
 
 from nfbook.data import Splits, split_digits
 from nfbook.data.files import DamagedFileError
-from nfbook.networks import Feedforward
+from nfbook.flows import (
+    IAF,
+    NICE,
+    HouseholderSylvesterFlow,
+    OrthogonalSylvesterFlow,
+    PlanarFlow,
+)
+from nfbook.networks import Dense, Feedforward, Gated, Maxout
 from nfbook.reproduce import cifar10, command, energies, mnist
 from nfbook.reproduce.evaluation import evaluate
 from nfbook.training import Checkpoints, TrainingError
+from nfbook.training.checkpoints import load_state
+from nfbook.transforms import DataUnits
 from nfbook.vae import VAE, BernoulliDecoder
 
 
@@ -341,3 +350,192 @@ def test_the_unconstrained_layer_is_no_bijection():
     )
     expected = torch.linalg.slogdet(jacobians)
     torch.testing.assert_close(ladj, expected.logabsdet, rtol=1e-3, atol=1e-3)
+
+
+# ---- what is trained, and what is reported -----------------------------------------------------
+
+
+def blind_vae() -> VAE:
+    """Return a model whose decoder does not look at z, so that its bound is known."""
+    decoder = Feedforward(2, (), 5, generator=seeded(10))
+    torch.nn.init.zeros_(decoder[-1].weight)
+    return VAE(Feedforward(5, (4,), generator=seeded(11)), BernoulliDecoder(decoder))
+
+
+def test_each_part_of_the_data_has_a_number_of_its_own():
+    vae, generator = blind_vae(), seeded(12)
+    data = Splits(*(torch.rand(n, 5, generator=generator).round() for n in (12, 6, 8)))
+    result = evaluate(vae, data, 3, 0, progress=False)
+
+    def surprise(x):
+        logits = vae.decoder.network[-1].bias.expand_as(x)
+        each = torch.nn.functional.binary_cross_entropy_with_logits(logits, x, reduction="none")
+        return pytest.approx(each.sum(1).mean().item(), rel=1e-5)
+
+    assert result["negative_bound"][0] == surprise(data.test)
+    assert result["validation"] == surprise(data.validation)
+    assert result["train_negative_bound"] == surprise(data.train[:8])
+    assert result["effective_sample_size"] == pytest.approx(3)  # all weights are equal
+
+
+def test_the_importance_error_is_how_far_another_seed_moves_the_mean():
+    vae, generator = blind_vae(), torch.Generator().manual_seed(13)
+    with torch.no_grad():
+        vae.decoder.network[-1].weight.normal_(generator=generator)
+    x = torch.rand(10, 5, generator=generator).round()
+    results = [evaluate(vae, Splits(x, x, x), 50, seed, progress=False) for seed in range(40)]
+    spread = torch.tensor([result["negative_log_prob"][0] for result in results]).std()
+    stated = torch.tensor([result["importance_error"] for result in results]).mean()
+    assert 0.6 < stated / spread < 1.6
+
+
+@pytest.mark.parametrize("experiment", [mnist, cifar10])
+def test_what_is_reported_is_the_best_by_the_validation_images(experiment, monkeypatch):
+    """With so few images to train on the last parameters are not those."""
+    train, validation, test = split_digits()[0]
+    few = Splits(train[:5], validation[:50], test[:50])
+    monkeypatch.setattr(experiment, "split_digits", lambda: (few, None))
+    job = replace(experiment.jobs("quick")[1], batch=5, learning_rate=5e-2, updates=40, every=5)
+    result = experiment.run(job, progress=False)
+    curve = dict(zip(result["history"]["validation"], result["history"]["step"], strict=True))
+    assert result["validation"] == min(curve)
+    assert result["best_step"] == curve[min(curve)] < 40
+
+
+@pytest.mark.parametrize("experiment", [mnist, cifar10, energies])
+def test_the_step_falls_to_zero_as_half_a_cosine(experiment, tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    job = replace(experiment.jobs("quick")[1], updates=6, every=3)
+    experiment.run(job, checkpoints=checkpoints, progress=False)
+    assert checkpoints.steps() == [3, 6]
+    first = job.step_size if experiment is energies else job.learning_rate
+    for step in checkpoints.steps():
+        (group,) = load_state(checkpoints.path(step))["optimiser"]["param_groups"]
+        expected = first * (1 + math.cos(math.pi * step / job.updates)) / 2
+        assert group["lr"] == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("annealing", "beta", "warm"), [("joint", 0.51, 1), ("warm-up", 1, 0.51), ("none", 1, 1)]
+)
+def test_a_job_anneals_what_it_names(annealing, beta, warm):
+    loss = mnist.loss_of(replace(SMALL, annealing=annealing, annealing_updates=30))
+    assert (loss.annealing(15), loss.warm_up(15)) == pytest.approx((beta, warm))
+
+
+def test_a_job_chooses_its_gradient():
+    """The bound is the same, and so is the decoder's gradient; the encoder's is another."""
+    model = mnist.make_model(SMALL, 6)
+    with torch.no_grad():
+        for parameter in model.gaussian.parameters():
+            parameter.normal_(generator=seeded(20))
+    x = torch.rand(5, 6, generator=seeded(21)).round()
+    gradients = []
+    for path in (True, False):
+        loss = mnist.loss_of(replace(SMALL, path_gradient=path))(model, x, 0, seeded(22))
+        parts = (model.encoder.parameters(), model.decoder.parameters())
+        first, second = (torch.autograd.grad(loss, list(p), retain_graph=True) for p in parts)
+        gradients.append((loss, torch.cat([g.flatten() for g in first]), second))
+    (one, encoder, decoder), (other, others_encoder, others_decoder) = gradients
+    torch.testing.assert_close(one, other)
+    torch.testing.assert_close(decoder, others_decoder)
+    assert (encoder - others_encoder).norm() > 1e-3 * encoder.norm()
+
+
+def test_the_authors_optimiser_has_momentum():
+    job = replace(mnist.jobs("paper")[0], widths=(4, 4))
+    optimiser = mnist.make_optimiser(job, mnist.make_model(job, 6))
+    assert isinstance(optimiser, torch.optim.RMSprop)
+    assert (optimiser.defaults["lr"], optimiser.defaults["momentum"]) == (1e-5, 0.9)
+
+
+def test_a_job_averages_where_it_says_so():
+    """An average that forgets so slowly is hardly better than where training starts."""
+    quick = replace(SMALL, length=0, learning_rate=1e-2, updates=30)
+    plain, averaged = (
+        mnist.run(replace(quick, averaging=decay), progress=False)["validation"]
+        for decay in (None, 0.999)
+    )
+    assert averaged > plain + 3
+
+
+@pytest.mark.parametrize("experiment", [mnist, cifar10])
+def test_the_seed_of_a_job_is_that_of_its_parameters(experiment):
+    def first(seed):
+        job = replace(experiment.jobs("quick")[0], seed=seed)
+        sizes = 6 if experiment is mnist else DataUnits.from_data(torch.eye(6))
+        return next(experiment.make_model(job, sizes).parameters())
+
+    assert torch.equal(first(0), first(0))
+    assert not torch.equal(first(0), first(1))
+
+
+def test_the_highest_of_17_levels_is_the_last_17th_of_the_range(monkeypatch):
+    """There the best density is 17; a Gaussian for the logits comes near."""
+    pixels = torch.full((2_000, 4), 16, dtype=torch.uint8)
+    data = Splits(*pixels.split([1_000, 500, 500]))
+    monkeypatch.setattr(cifar10, "split_digits", lambda: (data, None))
+    job = replace(cifar10.jobs("quick")[1], widths=(4, 4), latent_dim=1, learning_rate=5e-2)
+    result = cifar10.run(replace(job, updates=100), progress=False)
+    bounds = (result["validation"], result["train_negative_bound"], result["negative_bound"][0])
+    assert all(-math.log(17) < bound / 4 < -1.7 for bound in bounds)
+
+
+@pytest.mark.parametrize("experiment", [mnist, cifar10])
+def test_the_loss_of_a_run_is_annealed_by_its_steps(experiment):
+    r"""At first it is :math:`(1 - \beta) \mathbb{E} \log q + \beta` times the negative bound.
+
+    There q is the standard Gaussian, and :math:`\beta = 0.01`; from the second step on it is 1.
+    """
+    job = replace(experiment.jobs("quick")[1], updates=2, every=1, annealing_updates=1)
+    history = experiment.run(job, progress=False)["history"]
+    log_q = -job.latent_dim / 2 * (math.log(2 * math.pi) + 1)
+    bound = history["validation"][0]
+    assert history["loss"][0] == pytest.approx(0.99 * log_q + 0.01 * bound, abs=1.5)
+    assert history["loss"][1] == pytest.approx(bound, rel=0.15)
+
+
+def test_images_that_are_drawn_anew_are_the_ones_to_train_on(monkeypatch):
+    train, validation, test = (
+        torch.full((4, 3), grey, dtype=torch.uint8) for grey in (128, 255, 0)
+    )
+    monkeypatch.setattr(mnist, "mnist", lambda: (Splits(train, validation, test), None))
+    data = mnist.load(replace(SMALL, data="mnist"))
+    assert torch.equal(data.train, train)
+    assert torch.equal(data.validation, torch.ones(4, 3))
+    assert torch.equal(data.test, torch.zeros(4, 3))
+
+
+@pytest.mark.parametrize(
+    ("family", "kind"),
+    [
+        ("planar", PlanarFlow),
+        ("nice", NICE),
+        ("iaf", IAF),
+        ("sylvester-orthogonal", OrthogonalSylvesterFlow),
+        ("sylvester-householder", HouseholderSylvesterFlow),
+    ],
+)
+def test_a_job_has_the_flow_that_it_names(family, kind):
+    job = replace(SMALL, family=family)
+    flows = [mnist.make_flow(replace(job, length=length)) for length in (0, 2, 4, 6)]
+    assert flows[0] is None
+    assert {type(flow) for flow in flows[1:]} == {kind}
+    assert {(flow.features, flow.context) for flow in flows[1:]} == {(8, 32)}
+    two, four, six = (sum(p.numel() for p in flow.parameters()) for flow in flows[1:])
+    assert six - four == four - two > 0
+
+
+@pytest.mark.parametrize(("layer", "kind"), [("relu", Dense), ("maxout", Maxout), ("gated", Gated)])
+def test_a_job_has_the_hidden_layers_that_it_names(layer, kind):
+    model = mnist.make_model(replace(SMALL, layer=layer), 6)
+    assert [type(each) for each in model.encoder] == [kind, kind]
+    assert [type(each) for each in model.decoder.network] == [kind, kind, torch.nn.Linear]
+
+
+def test_the_encoder_of_patches_sees_them_standardised():
+    job, x = cifar10.jobs("quick")[0], torch.randn(5, 6, generator=seeded(40))
+    units = DataUnits(torch.full((6,), 0.5), torch.full((6,), -1.0))
+    plain = DataUnits(torch.zeros(6), torch.zeros(6))
+    seen, expected = (cifar10.make_model(job, each).encoder(each(x)) for each in (units, plain))
+    torch.testing.assert_close(seen, expected)

@@ -10,7 +10,7 @@ import torch
 from draws import seeded
 
 from nfbook.reproduce.energies import VARIANTS, Settings, jobs, make_flow, run, tapered
-from nfbook.targets import U4
+from nfbook.targets import U1, U4
 
 F64 = torch.float64
 QUICK = jobs("quick")
@@ -84,3 +84,58 @@ def test_the_target_on_the_plane_is_normalised():
     ratio = log_p(inside) - U4().log_prob(inside)
     torch.testing.assert_close(ratio, ratio[:1].expand(50))
     assert -0.5 < ratio[0] < 0
+
+
+def test_both_divergences_are_integrals_over_the_square():
+    """A flow that is not trained, with steps of 0, is a Gaussian through a sigmoid."""
+    job = Settings("U1", "planar", 2, 0, updates=1, every=1, step_size=0.0, draws=20_000)
+    result = run(job, progress=False)
+    noise = torch.linspace(-7, 7, 501, dtype=F64)
+    grid = torch.cartesian_prod(noise, noise)
+    share = torch.sigmoid(grid)
+    log_normal = torch.distributions.Normal(0.0, 1.0).log_prob(grid).sum(-1)
+    log_q = log_normal - (8 * share * (1 - share)).log().sum(-1)
+    log_ratio = log_q - U1().log_prob(8 * share - 4)
+    cell = (noise[1] - noise[0]) ** 2 * log_normal.exp()
+    kl = (cell * log_ratio).sum().item()
+    forward_kl = -(cell * (-log_ratio).exp() * log_ratio).sum().item()
+    for name, exact in (("kl", kl), ("forward_kl", forward_kl)):
+        value, error = result[name]
+        assert value == pytest.approx(exact, abs=6 * error)
+        assert error < 0.05
+    assert result["history"]["kl"] == pytest.approx([kl], abs=0.2)
+
+
+def test_the_energy_rises_while_training_goes_on():
+    """What starts with the whole energy is what is never annealed; what starts below is not."""
+    never = run(replace(SHORT, annealed=0.0), progress=False)
+    assert run(replace(SHORT, first_beta=1.0), progress=False) == never
+    assert run(SHORT, progress=False) != never
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_an_affine_map_has_four_parameters_and_a_planar_layer_five(affine):
+    found = run(replace(SHORT, affine=affine), progress=False)["parameters"]
+    assert found == 5 * SHORT.length + 4 * affine
+
+
+def test_planar_layers_start_where_they_are_told():
+    def start(name):
+        job = replace(SHORT, planar_start=name, affine=False, support="plane")
+        return make_flow(job, seeded()).start(5_000, seeded(1))
+
+    spread, small = start("spread"), start("near zero")
+    torch.testing.assert_close(spread["w"].norm(dim=-1), torch.full((5_000,), 2.0))
+    assert not spread["u"].any()
+    # The distances of the hyperplanes from the origin are those of a projected Gaussian point.
+    assert (spread["b"] / 2).square().mean().item() == pytest.approx(1, abs=0.12)
+    for name in ("w", "u"):
+        assert small[name].std().item() == pytest.approx(0.1, abs=0.005)
+    assert not small["b"].any()
+
+
+def test_the_walls_of_the_plane_rise_with_the_square_of_the_distance():
+    log_p, target = tapered(U4()), U4()
+    z = torch.tensor([[0.0, 0.0], [5.0, 0.0], [-5.0, 4.5], [1.0, -4.0]], dtype=F64)
+    height = log_p(z[:1]) + target.energy(z[:1]) - log_p(z) - target.energy(z)
+    torch.testing.assert_close(height, torch.tensor([0.0, 2.0, 2.5, 0.0], dtype=F64))

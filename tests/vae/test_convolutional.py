@@ -101,6 +101,36 @@ def test_initial_weights_come_from_the_generator_alone():
     assert 0.01 < spread.abs().max() <= 1
 
 
+def test_an_image_comes_out_channel_by_channel_as_it_goes_in():
+    decoder = ConvolutionalDecoder(2, (3, 4, 5), SMALL)
+    with torch.no_grad():
+        decoder.last.weight.zero_()
+        decoder.last.bias.copy_(torch.tensor([1.0, -2.0, 3.0]))
+    expected = torch.tensor([1.0, -2.0, 3.0]).repeat_interleave(4 * 5)
+    assert torch.equal(decoder(torch.randn(7, 2)), expected.expand(7, 60))
+
+
+def test_without_gates_a_decoder_starts_with_a_relu():
+    """So units far below zero say nothing of the vector."""
+    decoder = ConvolutionalDecoder(2, (1, 4, 4), SMALL, gated=False).double()
+    with torch.no_grad():
+        decoder.first.bias.fill_(-100)
+    first, second = decoder(rand(2, 2))
+    assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_white_noise_leaves_every_new_layer_with_the_same_variance(stride: int):
+    r"""An output that sees n numbers has weights on :math:`\pm 1/\sqrt n`, of variance 1/(3n)."""
+    generator, stages = seeded(), ((16, stride),)
+    encoder = ConvolutionalEncoder((16, 24, 24), 2, stages, generator=generator)
+    decoder = ConvolutionalDecoder(2, (1, 24, 24), stages, generator=generator)
+    for layer, side in ((encoder.layers[0].layer, 24), (decoder.layers[0].layer, 24 // stride)):
+        x = torch.randn(20, 16, side, side, generator=generator)
+        inside = layer(x)[..., 4:-4, 4:-4]  # those at the edge see less
+        assert inside.square().mean().item() == pytest.approx(1 / 3, rel=0.15)
+
+
 def test_the_signal_neither_dies_nor_explodes():
     encoder = ConvolutionalEncoder((1, 10, 10), generator=seeded())
     decoder = ConvolutionalDecoder(256, (1, 10, 10), generator=seeded(1))

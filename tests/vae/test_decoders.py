@@ -103,6 +103,28 @@ def test_a_decoder_in_data_units_keeps_them_in_its_state():
     torch.testing.assert_close(second.centre(rand(2)), first.centre(rand(2)))
 
 
+@pytest.mark.parametrize("decoder", [GaussianDecoder, LogitNormalDecoder])
+def test_the_least_scale_is_the_one_that_is_given(decoder: type):
+    free = decoder(network(2, 3), scale=0.5, minimum=0.1).double()
+    start = torch.full((3,), 0.5, dtype=torch.float64)
+    torch.testing.assert_close(free.gaussian(rand(2)).stddev, start, rtol=1e-6, atol=0)
+    with torch.no_grad():
+        free.raw_scale.fill_(-1e4)
+    torch.testing.assert_close(free.gaussian(rand(2)).stddev, start / 5)
+    with pytest.raises(ValueError, match=r"scale must be above minimum, 0.1, got 0.05"):
+        decoder(network(2, 3), scale=0.05, minimum=0.1)
+
+
+def test_the_centre_of_a_pixel_lies_where_pixels_do():
+    """With a margin the median itself may lie outside: here at -1/3, 1/2 and 4/3."""
+    decoder = LogitNormalDecoder(network(2, 6), alpha=0.2).double()
+    with torch.no_grad():
+        decoder.network[-1].weight.zero_()
+        decoder.network[-1].bias[:3] = torch.tensor([-50.0, 0.0, 50.0])
+    expected = torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64)
+    torch.testing.assert_close(decoder.centre(rand(5, 2)), expected.expand(5, 3))
+
+
 # ---- from whole numbers to bits, and back ------------------------------------------------------
 
 
@@ -174,3 +196,14 @@ def test_dequantised_pixels_are_within_range_and_come_back():
 def test_refusals(make, error: type[Exception], message: str):
     with pytest.raises(error, match=message):
         make()
+
+
+@pytest.mark.parametrize("pixel", [-0.5, 0.0, 1.0])
+def test_a_pixel_at_an_end_or_below_is_refused(pixel: float):
+    with pytest.raises(ValueError, match="x must lie strictly between 0 and 1"):
+        LogitNormalDecoder(network(2, 4)).check_range(torch.tensor([0.5, pixel]))
+
+
+def test_units_without_a_scale_are_refused():
+    with pytest.raises(ValueError, match=r"units must have a shift and a scale of shape \(3,\)"):
+        GaussianDecoder(network(2, 3), units=DataUnits(rand(3)))

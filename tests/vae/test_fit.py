@@ -77,6 +77,23 @@ def test_whole_numbers_take_a_logit_normal_likelihood_and_new_noise():
     assert drawn.max() < 1.01
 
 
+def test_the_highest_of_17_levels_is_the_last_17th_of_the_range():
+    """There the best density is 17; a Gaussian for the logits comes near."""
+    k = torch.full((1_000, 4), 16, dtype=torch.uint8)
+    _, history = fit_vae(
+        k,
+        1,
+        levels=17,
+        widths=(4,),
+        updates=100,
+        learning_rate=5e-2,
+        validation=0.5,
+        generator=seeded(10),
+        progress=False,
+    )
+    assert -math.log(17) < history["validation"][-1] / 4 < -1.7
+
+
 def test_numbers_take_a_gaussian_in_their_own_units():
     """So a change of units by the factor a lowers each log density by D log a."""
     x = (rand(300, 5) @ rand(5, 5, seed=1)) + 3
@@ -111,6 +128,37 @@ def test_the_dtype_stays_and_the_generator_is_the_only_source(dtype: torch.dtype
 def test_a_batch_is_at_most_all_of_the_data():
     model, _ = fit_vae(rand(3, 2), 1, updates=5, progress=False)
     assert model.latent_means(rand(3, 2)).shape == (3, 1)
+
+
+@pytest.mark.parametrize(("share", "rows"), [(0.3, 7), (0.01, 9), (0.99, 1)])
+def test_so_many_rows_are_trained_on(share: float, rows: int):
+    """The units are those of a sum of so many powers of two."""
+    x = 2.0 ** torch.arange(10, dtype=torch.float64).unsqueeze(-1)
+    model, _ = fit_vae(x, 1, validation=share, updates=1, progress=False)
+    total = rows * model.encoder.shift.item()
+    assert total == pytest.approx(round(total))
+    assert round(total).bit_count() == rows
+
+
+def test_steps_fall_to_zero():
+    _, history = fit_vae(
+        rand(60, 6), 2, updates=20, learning_rate=0.1, generator=seeded(11), progress=False
+    )
+    changes = torch.tensor(history["validation"]).diff().abs()
+    assert len(changes) == 19
+    assert changes[-1] < 0.15 * changes.median()
+
+
+def test_the_decoder_has_the_encoders_widths_from_x_back():
+    model, _ = fit_vae(
+        rand(20, 6), 2, widths=(5, 3), flow="planar", length=3, updates=1, progress=False
+    )
+    shapes = [
+        [tuple(p.shape) for p in network.parameters() if p.ndim == 2]
+        for network in (model.encoder, model.decoder.network)
+    ]
+    assert shapes == [[(5, 6), (3, 5)], [(3, 2), (5, 3), (6, 5)]]
+    assert (model.flow.context, model.flow.length) == (3, 3)
 
 
 @pytest.mark.parametrize(
@@ -155,3 +203,9 @@ def test_a_batch_is_at_most_all_of_the_data():
 def test_refusals(x: object, change: dict, error: type[Exception], message: str):
     with pytest.raises(error, match=message):
         fit_vae(x, **({"progress": False} | change))
+
+
+def test_whole_numbers_below_zero_are_refused():
+    x = torch.tensor([[-1, 2], [0, 1]], dtype=torch.int8)
+    with pytest.raises(ValueError, match=r"x must lie between 0 and levels - 1, 255, got -1 to 2"):
+        fit_vae(x, progress=False)

@@ -146,6 +146,23 @@ def test_the_standard_error_is_that_of_repeated_estimates():
     assert 0.6 < spread < 1.8
 
 
+def test_standard_errors_are_as_wide_as_the_spread():
+    """Of 400 estimates the errors in units of the stated ones have variance 1."""
+    vae, x = linear_vae(), observations(1).expand(400, D)
+    q, exact = vae.posterior(x[:1]), ppca().posterior(x[:1])
+    gaussian = MultivariateNormal(q.mean, scale_tril=q.stddev.diag_embed())
+    standard = MultivariateNormal(torch.zeros_like(q.mean), torch.eye(LATENT).to(q.mean))
+    found = vae.evaluate(x, 100, generator=seeded(31), progress=False)
+    truths = {
+        "bound": ppca().log_prob(x[:1]) - kl_divergence(gaussian, exact),
+        "kl": kl_divergence(gaussian, standard),
+    }
+    for name, truth in truths.items():
+        estimate = getattr(found, name)
+        scores = (estimate.value - truth) / estimate.standard_error
+        assert 0.75 < scores.square().mean().sqrt() < 1.25, name
+
+
 # ---- running means -----------------------------------------------------------------------------
 
 
@@ -163,6 +180,17 @@ def test_running_means_are_those_of_all_draws_at_once():
     share = (values - values.amax(0)).exp()
     deviation = share.std(0, correction=0) / share.mean(0) / math.sqrt(700)
     torch.testing.assert_close(weights.log_mean().standard_error, deviation)
+
+
+def test_equal_weights_have_no_error_and_weights_of_zero_no_effective_number():
+    for count in range(2, 50):
+        weights = RunningWeights()
+        weights.add(torch.full((count,), -3.0, dtype=torch.float64))
+        assert weights.log_mean().standard_error.item() == pytest.approx(0, abs=1e-7)
+    weights = RunningWeights()
+    weights.add(torch.full((4,), -math.inf))
+    assert weights.effective_sample_size() == 0
+    assert weights.log_mean().value == -math.inf
 
 
 def test_a_single_draw_says_nothing_of_its_error():
@@ -297,6 +325,33 @@ def test_a_linear_decoder_reconstructs_from_the_mean(flow: type[Flow] | None):
     found = vae.reconstruct(x, 8_000, generator=seeded(21))
     torch.testing.assert_close(found, exact, rtol=0, atol=0.1)
     torch.testing.assert_close(vae.decode(torch.zeros(LATENT).double()), ppca().mean)
+
+
+def test_a_reconstruction_is_the_average_of_what_is_decoded():
+    """Not what is decoded of the average: with a sigmoid these are far apart."""
+    decoder = BernoulliDecoder(Feedforward(1, (), D, generator=fixed(41)))
+    vae = VAE(Feedforward(D, (8,), generator=fixed(42)), decoder).double()
+    shake(vae.gaussian, 43)
+    with torch.no_grad():
+        decoder.network[-1].weight.mul_(20)
+    x = torch.tensor([[0.0, 1.0, 0.0, 1.0, 1.0]], dtype=torch.float64)
+    z = torch.linspace(-12, 12, 4_001, dtype=torch.float64).unsqueeze(-1)
+    density = vae.posterior(x).log_prob(z.unsqueeze(1)).exp()
+    exact = torch.trapezoid(density * vae.decode(z), z, dim=0)
+    found = vae.reconstruct(x, 20_000, generator=seeded(44), progress=False)
+    torch.testing.assert_close(found[0], exact, rtol=0, atol=3 / 20_000**0.5)
+    assert (vae.decode(vae.latent_means(x))[0] - exact).abs().max() > 0.05
+
+
+def test_units_of_less_precision_are_taken_as_they_are():
+    """Within autocast an encoder gives bfloat16, and a flow takes its own dtype."""
+    vae, x = linear_vae(PlanarFlow).float(), observations().float()
+    expected = vae.posterior(x).rsample_and_log_prob((3,), generator=seeded(45))
+    with torch.autocast("cpu", torch.bfloat16):
+        q = vae.posterior(x)
+    found = q.rsample_and_log_prob((3,), generator=seeded(45))
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0.1, atol=0.1)
 
 
 @every_posterior
