@@ -17,7 +17,7 @@ def names() -> list[str]:
 
     Example:
         >>> names()
-        ['bound', 'coin', 'evidence']
+        ['bound', 'coin', 'em', 'evidence', 'polynomial']
     """
     return sorted(path.parent.name for path in HERE.glob("*/figure.mjs"))
 
@@ -44,7 +44,7 @@ def static_scripts() -> dict[str, str]:
 
     Example:
         >>> list(static_scripts())
-        ['bound.js', 'coin.js']
+        ['bound.js', 'coin.js', 'em.js']
     """
     return {f"{module}.js": _script(module) for module in names()}
 
