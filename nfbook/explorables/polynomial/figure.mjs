@@ -48,7 +48,7 @@ export const eruptions = RECORD.trim().split(",")
 // Round units: u in [-1, 1] for durations, tens of minutes from 70 for waits.
 const inUnits = (duration) => (duration - 3.5) / 2;
 const NOISE = 0.6; // standard deviation of the noise, in tens of minutes
-const HIGHEST = 12;
+const HIGHEST = 16;
 
 // Chebyshev's polynomials T_0, ..., T_degree at u.
 export function chebyshev(u, degree) {
@@ -125,7 +125,7 @@ const DEGREE = { min: 0, max: HIGHEST, step: 1 };
 const WIDTH = { min: 0.1, max: 10, step: 0.1 };
 const NAMES = ["degree", "prior_width"];
 const MINUTES = { duration: [1.5, 5.5], wait: [30, 110] };
-const POINTS = 160; // along a curve
+const POINTS = 120; // along a curve
 const BAND = 1.96; // standard deviations: 95 %
 
 function render({ model, el }) {
@@ -156,6 +156,8 @@ function render({ model, el }) {
     numbers.node);
   el.append(root);
 
+  let drawn = 0; // the width for which the record is drawn
+
   function draw(width) {
     const [degree, priorWidth] = NAMES.map((name) => model.get(name));
     const result = regression(degree, priorWidth);
@@ -184,9 +186,12 @@ function render({ model, el }) {
       { title: "duration (minutes)", ticks: [2, 3, 4, 5].map((t) => [x(t), `${t}`]) },
       { title: "waiting time (minutes)",
         ticks: ticks(low, high).map(([value, text]) => [y(value), text]) }));
-    set(dots, { d: eruptions.map(([duration, wait]) =>
-      `M${(x(duration) - 2).toFixed(1)},${y(wait).toFixed(1)}a2,2 0 1,0 4,0a2,2 0 1,0 -4,0`)
-      .join("") });
+    if (width !== drawn) {
+      drawn = width;
+      set(dots, { d: eruptions.map(([duration, wait]) =>
+        `M${(x(duration) - 2).toFixed(1)},${y(wait).toFixed(1)}a2,2 0 1,0 4,0a2,2 0 1,0 -4,0`)
+        .join("") });
+    }
     const places = Array.from({ length: POINTS + 1 }, (_, k) => {
       const u = -1 + 2 * k / POINTS;
       return [x(3.5 + 2 * u), result.predict(u)];
