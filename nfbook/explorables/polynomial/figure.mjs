@@ -56,7 +56,13 @@ export function chebyshev(u, degree) {
 }
 
 const sum = (terms) => terms.reduce((total, term) => total + term, 0);
-const dot = (a, b) => sum(a.map((value, k) => value * b[k]));
+
+// The product of a with as many first elements of b.
+function dot(a, b) {
+  let total = 0;
+  for (let k = 0; k < a.length; k += 1) total += a[k] * b[k];
+  return total;
+}
 
 // What the posterior needs of the data: the products of features and targets, summed.
 const rows = eruptions.map(([duration]) => chebyshev(inUnits(duration), HIGHEST));
@@ -79,7 +85,7 @@ function cholesky(A) {
 // The solution x of L x = b.
 function forward(L, b) {
   const x = [];
-  for (let i = 0; i < b.length; i += 1) x.push((b[i] - dot(L[i].slice(0, i), x)) / L[i][i]);
+  for (let i = 0; i < b.length; i += 1) x.push((b[i] - dot(x, L[i])) / L[i][i]);
   return x;
 }
 
@@ -101,7 +107,7 @@ export function regression(degree, width) {
     row.slice(0, size).map((value, j) => value / variance + (i === j ? 1 / width ** 2 : 0)));
   const L = cholesky(A);
   const m = backward(L, forward(L, moment.slice(0, size).map((value) => value / variance)));
-  const residuals = rows.map((row, k) => targets[k] - dot(row.slice(0, size), m));
+  const residuals = rows.map((row, k) => targets[k] - dot(m, row));
   const fit = -0.5 * (targets.length * Math.log(2 * Math.PI * variance) +
     dot(residuals, residuals) / variance);
   const logOccam = -size * Math.log(width) - dot(m, m) / (2 * width ** 2) -
