@@ -18,7 +18,7 @@ class PolynomialExplorable(Explorable, module="polynomial"):
     the predictive, fit, log Occam factor and log evidence move with the values.
 
     Attributes:
-        degree: The degree k of the polynomial, from 0 to 12.
+        degree: The degree k of the polynomial, from 0 to 16.
         prior_width: The standard deviation :math:`\tau` of each weight's prior, from 0.1 to 10.
 
     Raises:
@@ -32,8 +32,8 @@ class PolynomialExplorable(Explorable, module="polynomial"):
         PolynomialExplorable(degree=4, prior_width=3.0)
     """
 
-    degree = Count(12).tag(sync=True)
+    degree = Count(16).tag(sync=True)
     prior_width = Real(0.1, 10.0).tag(sync=True)
 
-    def __init__(self, *, degree: int = 4, prior_width: float = 1.0) -> None:
+    def __init__(self, *, degree: int = 8, prior_width: float = 3.0) -> None:
         super().__init__(degree=degree, prior_width=prior_width)

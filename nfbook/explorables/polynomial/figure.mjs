@@ -48,7 +48,7 @@ export const eruptions = RECORD.trim().split(",")
 // Round units: u in [-1, 1] for durations, tens of minutes from 70 for waits.
 const inUnits = (duration) => (duration - 3.5) / 2;
 const NOISE = 0.6; // standard deviation of the noise, in tens of minutes
-const HIGHEST = 12;
+const HIGHEST = 16;
 
 // Chebyshev's polynomials T_0, ..., T_degree at u.
 export function chebyshev(u, degree) {
@@ -56,7 +56,13 @@ export function chebyshev(u, degree) {
 }
 
 const sum = (terms) => terms.reduce((total, term) => total + term, 0);
-const dot = (a, b) => sum(a.map((value, k) => value * b[k]));
+
+// The product of a with as many first elements of b.
+function dot(a, b) {
+  let total = 0;
+  for (let k = 0; k < a.length; k += 1) total += a[k] * b[k];
+  return total;
+}
 
 // What the posterior needs of the data: the products of features and targets, summed.
 const rows = eruptions.map(([duration]) => chebyshev(inUnits(duration), HIGHEST));
@@ -79,7 +85,7 @@ function cholesky(A) {
 // The solution x of L x = b.
 function forward(L, b) {
   const x = [];
-  for (let i = 0; i < b.length; i += 1) x.push((b[i] - dot(L[i].slice(0, i), x)) / L[i][i]);
+  for (let i = 0; i < b.length; i += 1) x.push((b[i] - dot(x, L[i])) / L[i][i]);
   return x;
 }
 
@@ -101,7 +107,7 @@ export function regression(degree, width) {
     row.slice(0, size).map((value, j) => value / variance + (i === j ? 1 / width ** 2 : 0)));
   const L = cholesky(A);
   const m = backward(L, forward(L, moment.slice(0, size).map((value) => value / variance)));
-  const residuals = rows.map((row, k) => targets[k] - dot(row.slice(0, size), m));
+  const residuals = rows.map((row, k) => targets[k] - dot(m, row));
   const fit = -0.5 * (targets.length * Math.log(2 * Math.PI * variance) +
     dot(residuals, residuals) / variance);
   const logOccam = -size * Math.log(width) - dot(m, m) / (2 * width ** 2) -
@@ -125,7 +131,7 @@ const DEGREE = { min: 0, max: HIGHEST, step: 1 };
 const WIDTH = { min: 0.1, max: 10, step: 0.1 };
 const NAMES = ["degree", "prior_width"];
 const MINUTES = { duration: [1.5, 5.5], wait: [30, 110] };
-const POINTS = 160; // along a curve
+const POINTS = 120; // along a curve
 const BAND = 1.96; // standard deviations: 95 %
 
 function render({ model, el }) {
@@ -156,6 +162,8 @@ function render({ model, el }) {
     numbers.node);
   el.append(root);
 
+  let drawn = 0; // the width for which the record is drawn
+
   function draw(width) {
     const [degree, priorWidth] = NAMES.map((name) => model.get(name));
     const result = regression(degree, priorWidth);
@@ -184,9 +192,12 @@ function render({ model, el }) {
       { title: "duration (minutes)", ticks: [2, 3, 4, 5].map((t) => [x(t), `${t}`]) },
       { title: "waiting time (minutes)",
         ticks: ticks(low, high).map(([value, text]) => [y(value), text]) }));
-    set(dots, { d: eruptions.map(([duration, wait]) =>
-      `M${(x(duration) - 2).toFixed(1)},${y(wait).toFixed(1)}a2,2 0 1,0 4,0a2,2 0 1,0 -4,0`)
-      .join("") });
+    if (width !== drawn) {
+      drawn = width;
+      set(dots, { d: eruptions.map(([duration, wait]) =>
+        `M${(x(duration) - 2).toFixed(1)},${y(wait).toFixed(1)}a2,2 0 1,0 4,0a2,2 0 1,0 -4,0`)
+        .join("") });
+    }
     const places = Array.from({ length: POINTS + 1 }, (_, k) => {
       const u = -1 + 2 * k / POINTS;
       return [x(3.5 + 2 * u), result.predict(u)];
