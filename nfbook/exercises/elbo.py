@@ -69,7 +69,8 @@ def _log_joint() -> Tensor:
     means = torch.tensor([2.0, 4.3], dtype=double)
     kinds = Normal(means, torch.tensor([0.25, 0.4], dtype=double))
     durations = old_faithful()[:, :1]
-    return kinds.log_prob(durations) + torch.tensor([0.35, 0.65], dtype=double).log()
+    likelihood: Tensor = kinds.log_prob(durations)
+    return likelihood + torch.tensor([0.35, 0.65], dtype=double).log()
 
 
 def _hard_gap() -> Tensor:
