@@ -55,7 +55,7 @@ def _divergence(q: float, p: float) -> float:
 def _responsibilities(
     x: Tensor, weights: Tensor, means: Tensor, scales: Tensor, dim: int = -1
 ) -> Tensor:
-    likelihood = Normal(means, scales).log_prob(x.unsqueeze(-1))
+    likelihood: Tensor = Normal(means, scales).log_prob(x.unsqueeze(-1))
     return (weights.log() + likelihood).softmax(dim)
 
 

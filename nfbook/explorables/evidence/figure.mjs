@@ -28,19 +28,29 @@ const NODES = [-0.8611363115940526, -0.3399810435848563, 0.3399810435848563, 0.8
 const WEIGHTS = [0.3478548451374538, 0.6521451548625461, 0.6521451548625461, 0.3478548451374538];
 const FIRST = -6; // below it lies a billionth of the prior
 const LAST = 6;
-const PANEL = 0.04; // narrow against the narrowest likelihood as a function of z
+const PANEL = 0.1; // at most; narrow against the bend of the curve
+const FAR = 8; // standard deviations, beyond which a normal density is zero here
 
 // What the latent variables up to `z` contribute to the evidence, as a function of x. The prior and
-// the curve are evaluated once, not anew for every x.
+// the curve are evaluated once, not anew for every x. Panels are narrow against the likelihood too.
 export function builtUp(centre, noise, z) {
-  const panels = Math.ceil((z - FIRST) / PANEL);
+  const panels = Math.ceil((z - FIRST) / Math.min(PANEL, 0.2 * noise));
   const half = (z - FIRST) / panels / 2;
-  const terms = Array.from({ length: panels }, (_, k) => FIRST + (2 * k + 1) * half)
-    .flatMap((middle) => NODES.map((node, j) => {
-      const at = middle + half * node;
-      return [centre(at), half * WEIGHTS[j] * normal(at, 0, 1)];
-    }));
-  return (x) => terms.reduce((sum, [mean, weight]) => sum + weight * normal(x, mean, noise), 0);
+  const means = new Float64Array(4 * panels);
+  const weights = new Float64Array(4 * panels);
+  for (let k = 0; k < means.length; k += 1) {
+    const at = FIRST + half * (2 * Math.floor(k / 4) + 1 + NODES[k % 4]);
+    means[k] = centre(at) / noise;
+    weights[k] = half * WEIGHTS[k % 4] * normal(at, 0, 1) * normal(0, 0, noise);
+  }
+  return (x) => {
+    let sum = 0;
+    for (let k = 0; k < means.length; k += 1) {
+      const off = x / noise - means[k];
+      if (Math.abs(off) < FAR) sum += weights[k] * Math.exp(-0.5 * off * off);
+    }
+    return sum;
+  };
 }
 
 // The evidence itself: the integral over all of them.
@@ -67,7 +77,7 @@ const MARGIN = { left: 48, right: 14, top: 10, bottom: 40 };
 const SIDE_BY_SIDE = 560; // pixels: below it the two pictures stand one above the other
 const NAMES = ["curve", "z", "noise"];
 const SEEN = { z: 3.4, x: 6 }; // how far the axes reach to both sides
-const PIXELS = 2; // between two points of a density
+const PIXELS = 3; // between two points of a density
 const BELL = 0.2; // of the height, for the prior
 const FRAME_TIME = 25; // milliseconds between two steps of z
 
