@@ -132,7 +132,7 @@ export function run(means, halfSteps) {
 
 // ---- the figure ---------------------------------------------------------------------------
 
-const MARGIN = { left: 66, right: 14, top: 14, bottom: 40 };
+const MARGIN = { left: 72, right: 14, top: 14, bottom: 40 };
 const SIDE_BY_SIDE = 560; // pixels: below it the two pictures stand one above the other
 // The ranges are those that EmExplorable accepts.
 const ERUPTION = { min: 1, max: 6, step: 0.05 };
