@@ -594,8 +594,9 @@ def test_values_can_be_read_and_set(kind):
         seen.clear()
     # What a moved slider sends: JavaScript has one kind of number.
     reals = [name for name in values if isinstance(kind.class_traits()[name], Real)]
-    figure.set_state(dict.fromkeys(reals, 1))
-    assert figure.values() == values | dict.fromkeys(reals, 1.0)
+    whole = {name: int(kind.class_traits()[name].high) for name in reals}
+    figure.set_state(whole)
+    assert figure.values() == values | {name: float(value) for name, value in whole.items()}
     assert {type(figure.values()[name]) for name in reals} <= {float}
 
 

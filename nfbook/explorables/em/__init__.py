@@ -36,10 +36,10 @@ class EmExplorable(Explorable, module="em"):
         4
     """
 
-    first_eruption = Real(1, 6).tag(sync=True)
-    first_wait = Real(40, 100).tag(sync=True)
-    second_eruption = Real(1, 6).tag(sync=True)
-    second_wait = Real(40, 100).tag(sync=True)
+    first_eruption = Real(1.0, 6.0).tag(sync=True)
+    first_wait = Real(40.0, 100.0).tag(sync=True)
+    second_eruption = Real(1.0, 6.0).tag(sync=True)
+    second_wait = Real(40.0, 100.0).tag(sync=True)
     half_steps = Count(80).tag(sync=True)
 
     def __init__(

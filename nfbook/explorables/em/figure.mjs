@@ -132,7 +132,7 @@ export function run(means, halfSteps) {
 
 // ---- the figure ---------------------------------------------------------------------------
 
-const MARGIN = { left: 58, right: 14, top: 14, bottom: 40 };
+const MARGIN = { left: 72, right: 14, top: 14, bottom: 40 };
 const SIDE_BY_SIDE = 560; // pixels: below it the two pictures stand one above the other
 // The ranges are those that EmExplorable accepts.
 const ERUPTION = { min: 1, max: 6, step: 0.05 };
@@ -260,7 +260,8 @@ function render({ model, el }) {
       set(trails[k], { d: `M${way.join("L")}` });
       const [a, b] = means[k];
       set(rings[k], { transform: `translate(${x(a).toFixed(1)},${y(b).toFixed(1)})` });
-      set(names[k], { x: x(a) + 13, y: y(b) + (k === 0 ? -8 : 19) });
+      set(names[k], { x: x(a) + (k === 0 ? 13 : -13), y: y(b) - 8,
+        "text-anchor": k === 0 ? "start" : "end" });
     });
   }
 
