@@ -82,79 +82,8 @@ EXERCISES = {
         ),
         tolerance=1e-3,
     ),
-    "latent-variables-2": Exercise(
-        solution=_log_mean_exp,
-        hint="subtract the largest value before exp, and add it again after log.",
-        mistakes=(
-            Mistake(
-                lambda v: v.exp().mean().log(),
-                "the formula is right, but exp underflows at -1000 and overflows at 1000. "
-                "Take the largest value out of the sum first.",
-            ),
-            Mistake(
-                lambda v: torch.logsumexp(v, dim=0),
-                "this is the logarithm of the sum. The mean divides by K.",
-            ),
-            Mistake(
-                lambda v: (v - v.max()).exp().mean().log(),
-                "you took the largest value out of the sum, and did not add it again.",
-            ),
-            Mistake(
-                lambda v: v.mean(),
-                "this is the mean of the logarithms, which Jensen's inequality puts below the "
-                "logarithm of the mean.",
-            ),
-        ),
-        at=LOG_VALUES,
-    ),
-    # W = (2, 0), mean 0, variance 1, x = (4, 3).
-    "latent-variables-3": Exercise(
-        solution=lambda: torch.tensor([8 / 5, 1 / 5], dtype=torch.float64),
-        hint="M = WᵀW + σ² is a number here. The mean is Wᵀx / M, the variance σ² / M.",
-        mistakes=(
-            Mistake(
-                lambda: torch.tensor([2.0, 1 / 4], dtype=torch.float64),
-                "this is the least squares answer, with M = WᵀW. The prior adds σ² to it and "
-                "pulls z towards 0.",
-            ),
-            Mistake(
-                lambda: torch.tensor([8 / 5, 1.0], dtype=torch.float64),
-                "the mean is right; the variance you give is the prior's. "
-                "An observation makes it smaller.",
-            ),
-            Mistake(
-                lambda: torch.tensor([8 / 5, 4 / 5], dtype=torch.float64),
-                "the mean is right; the variance is σ² / M, and not W² / M.",
-            ),
-            Mistake(
-                lambda: torch.tensor([8 / 5, math.sqrt(1 / 5)], dtype=torch.float64),
-                "the mean is right; you give the standard deviation for the variance.",
-            ),
-        ),
-        tolerance=1e-4,
-    ),
-    # a = 4, d = 20, relative error 0.1.
-    "latent-variables-4": Exercise(
-        solution=lambda: _samples_needed(_growth(4.0)),
-        hint="the squared relative error is (ρ^d - 1) / K. Solve for K.",
-        mistakes=(
-            Mistake(
-                lambda: _samples_needed(_growth(4.0), error=math.sqrt(0.1)),
-                "you divided by 0.1. The error falls like 1 / √K, so K needs its square, 0.01.",
-            ),
-            Mistake(
-                lambda: _samples_needed(5 / 3),
-                "ρ has two factors. The exponential, exp(a / (1 + 2a)), is missing.",
-            ),
-            Mistake(
-                lambda: 20 * _samples_needed(_growth(4.0), d=1),
-                "the factors of the dimensions multiply: ρ^d, and not d ρ.",
-            ),
-        ),
-        tolerance=1e-2,
-    ),
     # A fair coin q, and a coin p with heads 0.9: both divergences.
-    "latent-variables-5": Exercise(
+    "latent-variables-2": Exercise(
         solution=lambda: torch.tensor(
             [_divergence(0.5, 0.9), _divergence(0.9, 0.5)], dtype=torch.float64
         ),
@@ -193,8 +122,34 @@ EXERCISES = {
         ),
         tolerance=1e-3,
     ),
+    # W = (2, 0), mean 0, variance 1, x = (4, 3).
+    "latent-variables-3": Exercise(
+        solution=lambda: torch.tensor([8 / 5, 1 / 5], dtype=torch.float64),
+        hint="M = WᵀW + σ² is a number here. The mean is Wᵀx / M, the variance σ² / M.",
+        mistakes=(
+            Mistake(
+                lambda: torch.tensor([2.0, 1 / 4], dtype=torch.float64),
+                "this is the least squares answer, with M = WᵀW. The prior adds σ² to it and "
+                "pulls z towards 0.",
+            ),
+            Mistake(
+                lambda: torch.tensor([8 / 5, 1.0], dtype=torch.float64),
+                "the mean is right; the variance you give is the prior's. "
+                "An observation makes it smaller.",
+            ),
+            Mistake(
+                lambda: torch.tensor([8 / 5, 4 / 5], dtype=torch.float64),
+                "the mean is right; the variance is σ² / M, and not W² / M.",
+            ),
+            Mistake(
+                lambda: torch.tensor([8 / 5, math.sqrt(1 / 5)], dtype=torch.float64),
+                "the mean is right; you give the standard deviation for the variance.",
+            ),
+        ),
+        tolerance=1e-4,
+    ),
     # N(-1, 1) with weight 1/4 and N(3, 2) with weight 3/4.
-    "latent-variables-6": Exercise(
+    "latent-variables-4": Exercise(
         solution=lambda: torch.tensor([2.0, 19 / 4], dtype=torch.float64),
         hint="the mean is 1/4 (-1) + 3/4 · 3. The variance has two parts, within the components "
         "and between their means.",
@@ -228,8 +183,28 @@ EXERCISES = {
         ),
         tolerance=1e-3,
     ),
+    # a = 4, d = 20, relative error 0.1.
+    "latent-variables-5": Exercise(
+        solution=lambda: _samples_needed(_growth(4.0)),
+        hint="the squared relative error is (ρ^d - 1) / K. Solve for K.",
+        mistakes=(
+            Mistake(
+                lambda: _samples_needed(_growth(4.0), error=math.sqrt(0.1)),
+                "you divided by 0.1. The error falls like 1 / √K, so K needs its square, 0.01.",
+            ),
+            Mistake(
+                lambda: _samples_needed(5 / 3),
+                "ρ has two factors. The exponential, exp(a / (1 + 2a)), is missing.",
+            ),
+            Mistake(
+                lambda: 20 * _samples_needed(_growth(4.0), d=1),
+                "the factors of the dimensions multiply: ρ^d, and not d ρ.",
+            ),
+        ),
+        tolerance=1e-2,
+    ),
     # z = ±1 with probability 1/2, x given z is N(az, 1): p(z = 1 | x).
-    "latent-variables-7": Exercise(
+    "latent-variables-6": Exercise(
         solution=lambda x, a: torch.sigmoid(2 * a * x),
         hint="it is 1 / (1 + p(x | z = -1) / p(x | z = 1)). Expand the squares in the ratio.",
         mistakes=(
@@ -252,6 +227,31 @@ EXERCISES = {
             ),
         ),
         at=SIGNS,
+    ),
+    "latent-variables-7": Exercise(
+        solution=_log_mean_exp,
+        hint="subtract the largest value before exp, and add it again after log.",
+        mistakes=(
+            Mistake(
+                lambda v: v.exp().mean().log(),
+                "the formula is right, but exp underflows at -1000 and overflows at 1000. "
+                "Take the largest value out of the sum first.",
+            ),
+            Mistake(
+                lambda v: torch.logsumexp(v, dim=0),
+                "this is the logarithm of the sum. The mean divides by K.",
+            ),
+            Mistake(
+                lambda v: (v - v.max()).exp().mean().log(),
+                "you took the largest value out of the sum, and did not add it again.",
+            ),
+            Mistake(
+                lambda v: v.mean(),
+                "this is the mean of the logarithms, which Jensen's inequality puts below the "
+                "logarithm of the mean.",
+            ),
+        ),
+        at=LOG_VALUES,
     ),
     # The responsibilities of a mixture on the line.
     "latent-variables-8": Exercise(

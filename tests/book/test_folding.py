@@ -45,8 +45,8 @@ def built(tmp_path_factory):
     """The page's HTML."""
     folder = tmp_path_factory.mktemp("site")
     cells = [nbformat.v4.new_markdown_cell(PAGE), *(code(check, "check") for check in CHECKS)]
-    notebook = nbformat.v4.new_notebook(cells=cells)
-    run_notebooks.tidy(notebook)
+    language = {"language_info": {"name": "python", "pygments_lexer": "ipython3"}}
+    notebook = nbformat.v4.new_notebook(cells=cells, metadata=language)
     nbformat.write(notebook, folder / "index.ipynb")
     options = {
         "extensions": ["myst_nb", "folding"],

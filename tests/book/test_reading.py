@@ -1,8 +1,27 @@
 """Reading comes first: a chapter's length, and how much of its open code is there for checks."""
 
 import nbformat
-from pages import ROOT, Page
+import pytest
+from pages import ROOT, Page, pages
 from reading import main_cells, names_of, reading
+
+CHAPTERS = [page for page in pages() if page.is_notebook]
+# A soft number and a hard one: what a chapter may have, and a tenth more.
+WORDS, EQUATIONS = 4_950, 11
+
+
+@pytest.mark.parametrize("page", CHAPTERS, ids=lambda page: page.path.stem)
+def test_a_chapter_is_no_longer_than_a_sitting(page):
+    counts = reading(page)
+    assert counts.words <= WORDS
+    assert counts.equations <= EQUATIONS
+
+
+@pytest.mark.parametrize("page", CHAPTERS, ids=lambda page: page.path.stem)
+def test_open_code_is_there_to_be_read(page):
+    counts = reading(page)
+    assert counts.open_checks <= 1
+    assert 3 * counts.check_lines <= counts.lines
 
 
 def md(source):
