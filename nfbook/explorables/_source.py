@@ -44,7 +44,7 @@ def static_scripts() -> dict[str, str]:
 
     Example:
         >>> list(static_scripts())
-        ['bound', 'coin', 'em', 'evidence', 'polynomial']
+        ['bound.js', 'coin.js', 'em.js', 'evidence.js', 'polynomial.js']
     """
     return {f"{module}.js": _script(module) for module in names()}
 
