@@ -38,7 +38,6 @@ __all__ = [
     "random_regression",
     "two_gaussians",
 ]
-__all__ = ["maximise", "random_bound_case", "random_data", "random_mixture", "random_ppca"]
 
 
 def random_mixture(
