@@ -5,6 +5,7 @@
 //   1  a reason stands under its line, not beside it,
 //   2  a line ends before each relation, such as =, and between formulas in a row,
 //   3  and before each + and -.
+// What is still a little too wide is set smaller, though never so small that it is hard to read.
 // This script runs before MathJax.
 globalThis.nfbookFormulas = (() => {
   const RELATIONS = /^(?:[=<>]|\\(?:le|ge|leq|geq|ne|approx|propto|sim|simeq|equiv|to|mapsto|iff|implies|Longleftrightarrow|Longrightarrow|Rightarrow|longrightarrow|rightarrow|succeq|preceq)(?![a-zA-Z]))$/;
@@ -13,6 +14,7 @@ globalThis.nfbookFormulas = (() => {
   const OPENS = /^(?:[{([]|\\(?:\{|left|begin|lvert|lVert|langle|lfloor|lceil))$/;
   const CLOSES = /^(?:[})\]]|\\(?:\}|right|end|rvert|rVert|rangle|rfloor|rceil))$/;
   const DEEPEST = 3;
+  const SMALLEST = 0.8; // of the usual size
   const SHORT = 8; // a left side of at most so many symbols shares its line with what follows
 
   // The tokens of a formula, each with the depth of brackets and environments around it.
@@ -119,7 +121,16 @@ globalThis.nfbookFormulas = (() => {
       wide.forEach((box) => rewrite(box, level));
       await MathJax.typesetPromise(wide);
     }
+    boxes.forEach(shrink);
     boxes.forEach(mark);
+  }
+
+  // Sets a formula smaller if it fits then, or nearly.
+  function shrink(box) {
+    box.style.fontSize = "";
+    const seen = scroller(box).clientWidth;
+    const share = (seen - 1) / (seen + hidden(box) + 1);
+    if (hidden(box) > 0) box.style.fontSize = `${100 * Math.max(share, SMALLEST)}%`;
   }
 
   // Says at which of its edges a box hides something; the style sheet lets that edge fade.

@@ -9,6 +9,8 @@ from pathlib import Path
 __all__ = ["css", "esm", "names", "static_scripts"]
 
 HERE = Path(__file__).parent
+DATA = HERE.parent / "data"
+DATA_IMPORT = re.compile(r'^import (\w+) from "\.\./\.\./data/(\w+\.csv)";$', flags=re.MULTILINE)
 KIT_IMPORT = re.compile(r'^import \{[^}]*\} from "\.\./kit\.mjs";$', flags=re.MULTILINE)
 
 
@@ -23,10 +25,17 @@ def names() -> list[str]:
 
 
 def esm(module: str) -> str:
-    """Return the text of a module, with the kit that it imports in the import's place."""
+    """Return the text of a module, with the kit and the data that it imports in their place."""
     kit = (HERE / "kit.mjs").read_text(encoding="utf-8")
     text = (HERE / module / "figure.mjs").read_text(encoding="utf-8")
-    return KIT_IMPORT.sub(lambda _: kit, text)
+    text = KIT_IMPORT.sub(lambda _: kit, text)
+    return DATA_IMPORT.sub(lambda found: f"const {found[1]} = {_rows(found[2])};", text)
+
+
+def _rows(file: str) -> str:
+    """Return the numbers of a table as JavaScript, without the names of its columns."""
+    _, *rows = (DATA / file).read_text(encoding="utf-8").split()
+    return f"[{','.join(f'[{row}]' for row in rows)}]"
 
 
 def css() -> str:

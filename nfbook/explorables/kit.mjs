@@ -134,6 +134,14 @@ export function draggable(node, { start, move }) {
   }
 }
 
+// Gives a picture its size, and returns the frame inside its margins. The frame reaches a little
+// above the margin, so that nothing is drawn on its edge.
+export function frameOf(picture, width, height, margin) {
+  set(picture, { width, height, viewBox: `0 0 ${width} ${height}` });
+  return { left: margin.left, right: width - margin.right, top: margin.top - 4,
+    bottom: height - margin.bottom };
+}
+
 // Draws the figure now, and again whenever one of the model's values or the width of `root`
 // changes; returns how to stop. `draw` receives the width, which is 0 before there is one.
 export function redraw(model, names, root, draw) {

@@ -41,10 +41,6 @@ def heights(mixture: GaussianMixture, x: torch.Tensor, q: torch.Tensor) -> list[
 # ---- the arithmetic ------------------------------------------------------------------------------
 
 
-def test_the_data_are_those_of_the_package(module):
-    assert double(module("({ data }) => data()", None)).equal(old_faithful().double())
-
-
 @pytest.mark.parametrize("start", STARTS)
 def test_a_run_equals_that_of_the_package(module, start):
     stages = module("({ run }, start) => run(start, 30)", start)

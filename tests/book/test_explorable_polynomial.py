@@ -26,11 +26,6 @@ def chebyshev(u: torch.Tensor, degree: int) -> torch.Tensor:
     return torch.special.chebyshev_polynomial_t(u[:, None], torch.arange(degree + 1))
 
 
-def test_the_record_is_the_package_s(module):
-    got = torch.tensor(module("({ eruptions }) => eruptions"), dtype=torch.float64)
-    torch.testing.assert_close(got, old_faithful().double(), rtol=0, atol=0)
-
-
 def test_numbers_equal_those_of_the_package(module):
     got = module(
         """({ regression }, [cases, places]) => cases.map(([degree, width]) => {

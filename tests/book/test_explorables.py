@@ -34,6 +34,7 @@ from figures import (
 from IPython.core.formatters import DisplayFormatter
 
 from nfbook import explorables
+from nfbook.data import old_faithful
 from nfbook.explorables import static_scripts
 from nfbook.explorables._source import css, esm
 from nfbook.explorables.base import WITHOUT_SCRIPT, Choice, Count, Explorable, Real
@@ -67,6 +68,13 @@ def test_the_module_imports_nothing(kind):
     text = esm(kind.module)
     assert "import" not in re.sub(r"//.*|/\*.*?\*/", "", text)
     assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", text + css())
+
+
+@pytest.mark.parametrize("name", ["em", "polynomial"])
+def test_the_data_are_those_of_the_package(name):
+    rows = re.search(r"^const OLD_FAITHFUL = (.+);$", esm(name), re.M)
+    assert rows
+    assert json.loads(rows[1]) == old_faithful().tolist()
 
 
 def test_scripts_carry_the_module(kind):
@@ -311,7 +319,8 @@ def test_colours_follow_the_theme(figure):
         assert light[name] == rgb(COLORS[name]), f"{name} differs from nfbook.plotting"
         assert contrast(dark[name], dark["ground"]) > 6, name
     for found in light, dark:
-        # A figure without handles has no hint.
+        # What can be dragged comes with a hint, which says so.
+        assert ("hint" in found) == bool(figure.place.locator(".nfbook-handle").count())
         for name in {"axes", "words", "hint"} & found.keys():
             assert contrast(found[name], found["ground"]) > (4.5 if name == "hint" else 7), name
     assert light["ground"] != dark["ground"]

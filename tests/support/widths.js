@@ -26,6 +26,9 @@ async () => {
     // Broken into lines by the page, because it was too wide as it was written.
     broken: formulas.filter((box) => box.dataset.level > 0).map(name),
     scrolling: formulas.filter((formula) => isWide(part(formula))).map(name),
+    // How large formulas are, as shares of the usual size.
+    sizes: formulas.map((box) => parseFloat(getComputedStyle(box).fontSize)
+      / parseFloat(getComputedStyle(box.parentElement).fontSize)),
     unmarked: formulas.map(part).filter((box) => isWide(box) && !box.matches(".more-behind"))
       .map((box) => name(box.parentElement)),
     // Marked as if they went on, although all of them is to be seen.

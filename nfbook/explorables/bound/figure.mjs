@@ -1,8 +1,8 @@
 // A Gaussian q beside an exact posterior; the bound, its gap, and how they add up.
 
 import {
-  area, assign, axes, clamp, clipped, curve, draggable, format, group, html, key, numberTable,
-  radios, redraw, ring, set, setting, slider, svg, ticks,
+  area, assign, axes, clamp, clipped, curve, draggable, format, frameOf, group, html, key,
+  numberTable, radios, redraw, ring, set, setting, slider, svg, ticks,
 } from "../kit.mjs";
 
 // ---- the arithmetic -----------------------------------------------------------------------
@@ -210,8 +210,10 @@ function render({ model, el }) {
     if (width === 0) return;
     const wide = width >= SIDE_BY_SIDE;
     const left = wide ? Math.round(0.55 * width) : width;
-    drawDensities(frameOf(densities, left, wide), target, m, s);
-    drawSum(frameOf(sum, wide ? width - left : width, wide), result);
+    // On a phone both pictures and the sliders are seen at once.
+    const height = wide ? 250 : 205;
+    drawDensities(frameOf(densities, left, height, MARGIN), target, m, s);
+    drawSum(frameOf(sum, wide ? width - left : width, height, MARGIN), result);
   }
 
   function drawDensities(frame, { posterior }, m, s) {
@@ -279,14 +281,6 @@ function render({ model, el }) {
     clearTimeout(timer);
     stop();
   };
-}
-
-// Gives a picture its size, and returns the frame inside its margins.
-function frameOf(picture, width, wide) {
-  const height = wide ? 250 : 205; // on a phone both pictures and the sliders are seen at once
-  set(picture, { width, height, viewBox: `0 0 ${width} ${height}` });
-  return { left: MARGIN.left, right: width - MARGIN.right, top: MARGIN.top - 4,
-    bottom: height - MARGIN.bottom };
 }
 
 // A bar whose lower end is torn off: the scale goes on below the picture.

@@ -1,8 +1,8 @@
 // A latent variable model in the plane of z and x; the evidence of x builds up as z moves.
 
 import {
-  area, assign, axes, clamp, clipped, curve, draggable, format, group, html, key, numberTable,
-  radios, redraw, ring, set, setting, slider, svg, ticks,
+  area, assign, axes, clamp, clipped, curve, draggable, format, frameOf, group, html, key,
+  numberTable, radios, redraw, ring, set, setting, slider, svg, ticks,
 } from "../kit.mjs";
 
 // ---- the arithmetic -----------------------------------------------------------------------
@@ -73,7 +73,7 @@ export function passed(z) {
 
 // ---- the figure ---------------------------------------------------------------------------
 
-const MARGIN = { left: 48, right: 14, top: 10, bottom: 40 };
+const MARGIN = { left: 48, right: 14, top: 14, bottom: 40 };
 const SIDE_BY_SIDE = 560; // pixels: below it the two pictures stand one above the other
 const NAMES = ["curve", "z", "noise"];
 const SEEN = { z: 3.4, x: 6 }; // how far the axes reach to both sides
@@ -161,8 +161,11 @@ function render({ model, el }) {
     if (width === 0) return;
     const wide = width >= SIDE_BY_SIDE;
     const share = wide ? Math.round(0.6 * width) : width;
-    drawPlane(frameOf(left, share, wide), centre, z, noise);
-    drawDensities(frameOf(right, wide ? width - share : width, wide), word, z, noise, part, all);
+    // On a phone both pictures and the sliders are seen at once.
+    const height = wide ? 260 : 205;
+    drawPlane(frameOf(left, share, height, MARGIN), centre, z, noise);
+    const beside = frameOf(right, wide ? width - share : width, height, MARGIN);
+    drawDensities(beside, word, z, noise, part, all);
   }
 
   function heights(frame) {
@@ -227,14 +230,6 @@ function render({ model, el }) {
     clearTimeout(timer);
     stop();
   };
-}
-
-// Gives a picture its size, and returns the frame inside its margins.
-function frameOf(picture, width, wide) {
-  const height = wide ? 260 : 205; // on a phone both pictures and the sliders are seen at once
-  set(picture, { width, height, viewBox: `0 0 ${width} ${height}` });
-  return { left: MARGIN.left, right: width - MARGIN.right, top: MARGIN.top,
-    bottom: height - MARGIN.bottom };
 }
 
 export default { render };
