@@ -29,7 +29,7 @@ READY = """(path) => {
   const panel = [...jupyterapp.shell.widgets("main")].find((w) => w.context?.path === path);
   return panel?.context.isReady && panel.content.widgets.length > 1 && panel.sessionContext.isReady;
 }"""
-PATIENCE = 600_000  # milliseconds: JupyterLab needs ten seconds, and minutes on a busy machine
+PATIENCE = 300_000  # milliseconds: JupyterLab needs ten seconds, and minutes on a busy machine
 
 each_notebook = pytest.mark.parametrize("page", NOTEBOOKS, ids=lambda page: page.path.stem)
 
@@ -178,12 +178,16 @@ def test_opening_a_page_changes_nothing(opened: Callable[[Page], dict[str, Any]]
     assert not opened(page)["changed"]
 
 
-RUN = """async ([path, ids]) => {
+SHOW = """(path) => {
   const panel = [...jupyterapp.shell.widgets("main")].find((w) => w.context?.path === path);
+  jupyterapp.shell.activateById(panel.id);
+  return jupyterapp.shell.currentWidget === panel;
+}"""
+RUN = """async (ids) => {
+  const {content} = jupyterapp.shell.currentWidget;
   for (const id of ids) {
-    panel.content.activeCellIndex = panel.content.widgets.findIndex((c) => c.model.id === id);
-    panel.content.deselectAll();
-    jupyterapp.shell.activateById(panel.id);
+    content.activeCellIndex = content.widgets.findIndex((cell) => cell.model.id === id);
+    content.deselectAll();
     await jupyterapp.commands.execute("notebook:run-cell");
   }
 }"""
@@ -196,7 +200,8 @@ def test_interactive_figures_come_alive(
     figures = [cell.id for cell in page.code if re.search(r"\w+Explorable\(", cell.source)]
     assert figures
     opened(page)
-    lab.evaluate(RUN, [page.path.name, [page.code[1].id, *figures]])
+    lab.wait_for_function(SHOW, arg=page.path.name)  # cells run in the notebook that has the focus
+    lab.evaluate(RUN, [page.code[1].id, *figures])
     live = lab.locator(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-OutputArea-output [role=img]")
     live.first.wait_for()
     slider = lab.locator(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-OutputArea-output input").first
