@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -16,7 +17,7 @@ import matplotlib.pyplot as plt
 import torch
 from matplotlib.figure import Figure
 from problems import clusters
-from stopwatch import exponent, summary, take_turns
+from stopwatch import exponent, one_core, seconds_per_call, summary, take_turns
 from torch import Tensor
 
 from nfbook.latent import KMeans
@@ -33,6 +34,7 @@ SETTINGS: dict[str, Any] = {
     "n where K grows, product": 100_000,
     "D": 16,
     "dtype": "float64",
+    "cores": 1,
 }
 ROUNDS = 5
 # From here on the work outweighs what any call costs, however small.
@@ -91,13 +93,18 @@ def measure() -> dict[str, Any]:
 
 
 def _grow(version: str, axis: str, case: Callable[[int], tuple[Tensor, Tensor]]) -> dict[str, Any]:
-    """Time one version at all sizes in turn, and fit the exponent of its growth."""
+    """Time one version at all sizes in turn, and fit the exponent of its growth.
+
+    A turn is the median of several calls: one alone would find the caches as a size a thousand
+    times as large has left them.
+    """
     sizes = SETTINGS[f"{axis}, {version}"]
 
-    def timed(size: int) -> Callable[[], None]:
-        return lambda: _discard(VERSIONS[version](*case(size)))
+    def timed(size: int) -> Callable[[], float]:
+        return lambda: seconds_per_call(partial(VERSIONS[version], *case(size)))
 
-    seconds = take_turns({str(size): timed(size) for size in sizes}, ROUNDS)
+    with one_core():
+        seconds = take_turns({str(size): timed(size) for size in sizes}, ROUNDS)
     times = [summary(seconds[str(size)]) for size in sizes]
     medians = [time["median"] for time in times]
     start = sizes.index(FITTED[version, axis])
@@ -110,10 +117,6 @@ def _grow(version: str, axis: str, case: Callable[[int], tuple[Tensor, Tensor]])
     }
 
 
-def _discard(_: Tensor) -> None:
-    """Return nothing, so that the stopwatch takes the time of the whole call."""
-
-
 def slopes(sizes: Sequence[float], seconds: Sequence[float]) -> list[float]:
     """Return the exponent of the growth from each size to the next."""
     points = list(zip(sizes, seconds, strict=True))
@@ -124,7 +127,8 @@ def in_words(settings: dict[str, Any]) -> str:
     """Say what stayed the same; the sizes that grow are in the tables."""
     few, many = (settings[f"n where K grows, {version}"] for version in VERSIONS)
     return (
-        f"D = {settings['D']}; {settings['dtype']}; n grows at K = {settings['K where n grows']}; "
+        f"D = {settings['D']}; {settings['dtype']}; one core; "
+        f"n grows at K = {settings['K where n grows']}; "
         f"K grows at n = {few:,} (loop) and {many:,} (product)"
     )
 
