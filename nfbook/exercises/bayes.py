@@ -254,13 +254,13 @@ EXERCISES = {
     ),
     "bayes-7": Exercise(
         solution=lambda m, s, c: m + s * NormalDist().inv_cdf(1 / (1 + c)),
-        hint="where the expected cost is smallest, one minute more costs c times the probability "
-        "to be late, and saves one times the probability to be early.",
+        hint="where the expected cost is smallest, coming one minute later costs c times the "
+        "probability of being late, and saves the probability of being early.",
         at=((70.0, 6.0, 3.0), (0.0, 1.0, 0.5), (55.0, 4.0, 9.0)),
         mistakes=(
             Mistake(
                 lambda m, s, c: m + s * NormalDist().inv_cdf(c / (1 + c)),
-                "the order is turned round: with your answer one is late more often, "
+                "that is the quantile of order c / (1 + c): with it one is late the more often, "
                 "the more it costs.",
             ),
             Mistake(
