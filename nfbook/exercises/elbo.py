@@ -103,8 +103,8 @@ EXERCISES = {
             ),
             Mistake(
                 lambda: 0.5 * (2.5 + 1.8 - 1 + math.log(2.5)),
-                "the logarithm has the wrong sign: a q that is too wide has too much entropy, "
-                "which makes up for a part of the loss.",
+                "the logarithm has the wrong sign: a q that is too wide has more entropy than the "
+                "posterior, which makes up for a part of the loss.",
             ),
             Mistake(
                 lambda: _kl(0.5, 1.0),
@@ -114,27 +114,27 @@ EXERCISES = {
         ),
         tolerance=1e-3,
     ),
-    # Energies 0 and log 3, so Z = 4/3.
+    # Energies 0 and log 9, so Z = 10/9.
     "elbo-2": Exercise(
-        solution=lambda: 0.5 * math.log(3) - math.log(2) + math.log(4 / 3),
+        solution=lambda: math.log(3) - math.log(2) + math.log(10 / 9),
         hint="compute mean energy minus entropy for the uniform distribution, and subtract the "
         "minimum, -log Z.",
         mistakes=(
             Mistake(
-                lambda: 0.5 * math.log(3) - math.log(2),
+                lambda: math.log(3) - math.log(2),
                 "that is the free energy of the uniform distribution. Its minimum has still to "
                 "be subtracted.",
             ),
             Mistake(
-                lambda: 0.5 * math.log(3) + math.log(2) + math.log(4 / 3),
+                lambda: math.log(3) + math.log(2) + math.log(10 / 9),
                 "the entropy is subtracted from the mean energy, not added.",
             ),
             Mistake(
-                lambda: 0.5 * math.log(3) - math.log(2) - math.log(4 / 3),
+                lambda: math.log(3) - math.log(2) - math.log(10 / 9),
                 "the minimum is -log Z, so it is log Z that is added.",
             ),
             Mistake(
-                lambda: 0.75 * math.log(1.5) + 0.25 * math.log(0.5),
+                lambda: 0.9 * math.log(1.8) + 0.1 * math.log(0.2),
                 "that is the divergence in the other direction. The average is taken over the "
                 "uniform distribution.",
             ),
@@ -226,6 +226,11 @@ EXERCISES = {
                 "divergence has a wrong sign.",
             ),
             Mistake(
+                lambda *at: _loss(*at, mean=True, sign=-1),
+                "the constant is right. The squares are still averaged, and the divergence has a "
+                "wrong sign.",
+            ),
+            Mistake(
                 lambda *at: -_loss(*at),
                 "that is the bound. The function is to return minus the bound, a loss.",
             ),
@@ -296,8 +301,12 @@ EXERCISES = {
                 "you left out the exponentials. They are small at k = 1, and not zero.",
             ),
             Mistake(
-                lambda: _root() / 2,
-                "a is 2k in the formulas: sin² and cos² of kε contain cos(2kε).",
+                lambda: 2 * _root(),
+                "that is a = 2k. The question is for k.",
+            ),
+            Mistake(
+                lambda: math.sqrt(0.5),
+                "you lost a factor k: the slope of sin(kz) is k cos(kz).",
             ),
         ),
         tolerance=1e-3,
