@@ -30,7 +30,7 @@ from nfbook.data.scikit import split_digits
 from nfbook.data.splits import Splits
 from nfbook.flows import PlanarFlow
 from nfbook.networks import Feedforward
-from nfbook.reproduce.training import train_and_evaluate
+from nfbook.reproduce.training import parameter_groups, train_and_evaluate
 from nfbook.training import Checkpoints, NegativeELBO, Trainer, linear_annealing
 from nfbook.transforms import DataUnits, dequantise
 from nfbook.vae import VAE, LogitNormalDecoder, Standardised
@@ -53,6 +53,7 @@ class Settings:
     levels: int = 256
     updates: int = 100_000
     learning_rate: float = 1e-3
+    flow_rate: float = 0.1  # as on MNIST
     annealing_updates: int = 2_000
     latent_dim: int = 30
     widths: tuple[int, ...] = (400, 400)
@@ -104,7 +105,7 @@ def run(
     ) -> Tensor:
         return bound(model, _dequantised(patches, job, generator), step, generator)
 
-    optimiser = Adam(model.parameters(), job.learning_rate, fused=True)
+    optimiser = Adam(parameter_groups(model, job.learning_rate, job.flow_rate), fused=True)
     trainer = Trainer(
         model,
         loss,

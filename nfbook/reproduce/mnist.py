@@ -49,7 +49,7 @@ from nfbook.flows import (
     SylvesterFlow,
 )
 from nfbook.networks import Dense, Feedforward, Gated, Maxout
-from nfbook.reproduce.training import train_and_evaluate
+from nfbook.reproduce.training import parameter_groups, train_and_evaluate
 from nfbook.training import (
     Annealing,
     Checkpoints,
@@ -105,6 +105,12 @@ class Settings:
     updates: int = 100_000
     optimiser: str = "Adam"
     learning_rate: float = 1e-3
+    # That of the flow's own parameters, as a multiple. At one rate for all the flow does harm: a
+    # step of Adam is as large for each of its layers as for the one linear layer that a Gaussian
+    # needs, and what the layers do adds up. After 3,000 updates the validation bound was 110.5
+    # nats at length 0. At length 20 it was 113.1 with this factor at 1, 108.8 at 0.3, 106.5 at
+    # 0.1 and 108.5 at 0.01; with 0.1 it was 107.9 at length 10, and 104.7 at length 80.
+    flow_rate: float = 1.0
     decay: bool = True
     annealing: str = "joint"
     # The authors' 10,000 are as large a share of their 500,000 updates. A longer one at this step
@@ -133,9 +139,10 @@ def jobs(protocol: str) -> list[Settings]:
     """Return the jobs of a protocol, in the order of their worth."""
     planar = [("planar", length) for length in (0, 80, 10, 40, 20)]
     nice = [("nice", length) for length in (10, 80, 20, 40)]
-    book = [Settings(*model, seed) for seed in (0, 1, 2) for model in planar + nice]
+    book = [_by_the_book(*model, seed) for seed in (0, 1, 2) for model in planar + nice]
     if protocol == "book":
-        return book
+        same = [replace(job, variant="one_rate", flow_rate=1.0) for job in book[1:3]]
+        return book + same
     if protocol == "paper":
         paper = replace(
             book[0],
@@ -151,11 +158,12 @@ def jobs(protocol: str) -> list[Settings]:
         return [replace(paper, family=family, length=length) for family, length in models]
     if protocol == "modern":
         models = [("sylvester-orthogonal", 4), ("sylvester-householder", 4), ("iaf", 4)]
-        modern = [Settings(*model, 0, protocol="modern", averaging=0.999) for model in models]
+        modern = [_by_the_book(*model, 0) for model in models]
+        modern = [replace(job, protocol="modern", averaging=0.999) for job in modern]
         return modern + [replace(job, variant="gated", layer="gated") for job in modern]
     if protocol == "ablations":
-        base = Settings("planar", 10, 0, protocol="ablations", updates=10_000, every=500)
-        base = replace(base, annealing_updates=200)
+        base = replace(_by_the_book("planar", 10, 0), protocol="ablations")
+        base = replace(base, updates=10_000, every=500, annealing_updates=200)
         changes: dict[str, dict[str, Any]] = {
             "": {},
             "none": {"annealing": "none"},
@@ -164,6 +172,7 @@ def jobs(protocol: str) -> list[Settings]:
             "maxout": {"layer": "maxout"},
             "step_3e-4": {"learning_rate": 3e-4},
             "step_3e-3": {"learning_rate": 3e-3},
+            "one_rate": {"flow_rate": 1.0},
             "rmsprop": {"optimiser": "RMSprop", "learning_rate": 1e-4, "decay": False},
             "unconstrained": {"constrained": False},
             "dynamic": {"data": "mnist"},
@@ -174,6 +183,11 @@ def jobs(protocol: str) -> list[Settings]:
     quick = Settings("planar", 2, 0, protocol="quick", updates=60, every=30, annealing_updates=30)
     quick = replace(quick, data="digits", widths=(32, 32), latent_dim=8, importance_samples=10)
     return [quick, replace(quick, length=0), replace(quick, family="nice")]
+
+
+def _by_the_book(family: str, length: int, seed: int) -> Settings:
+    """Return the job whose flow, if there is one, learns at a tenth of the common rate."""
+    return Settings(family, length, seed, flow_rate=0.1 if length else 1.0)
 
 
 def make_flow(job: Settings, generator: torch.Generator | None = None) -> Flow | None:
@@ -202,9 +216,10 @@ def make_model(job: Settings, pixels: int = 784) -> VAE:
 
 def make_optimiser(job: Settings, model: VAE) -> Optimizer:
     """Return the job's optimiser of all parameters."""
+    groups = parameter_groups(model, job.learning_rate, job.flow_rate)
     if job.optimiser == "Adam":
-        return Adam(model.parameters(), job.learning_rate, fused=True)
-    return RMSprop(model.parameters(), job.learning_rate, momentum=0.9)
+        return Adam(groups, fused=True)
+    return RMSprop(groups, momentum=0.9)
 
 
 def loss_of(job: Settings) -> NegativeELBO:

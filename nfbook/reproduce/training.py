@@ -9,7 +9,7 @@ from nfbook.reproduce.evaluation import evaluate
 from nfbook.training import Checkpoints, Trainer, negative_bound
 from nfbook.vae import VAE
 
-__all__ = ["Job", "train_and_evaluate"]
+__all__ = ["Job", "parameter_groups", "train_and_evaluate"]
 
 
 class Job(Protocol):
@@ -30,6 +30,34 @@ class Job(Protocol):
     @property
     def seed(self) -> int:
         """The seed of these draws."""
+
+
+def parameter_groups(model: VAE, learning_rate: float, flow_rate: float) -> list[dict[str, Any]]:
+    """Return the parameters for an optimiser, those of the posterior's flow at a rate of their own.
+
+    Arguments:
+        model: The VAE.
+        learning_rate: The rate of all but the flow's.
+        flow_rate: The rate of the flow's, as a multiple of the other. There may be none.
+
+    Example:
+        >>> import torch
+        >>> from nfbook.flows import PlanarFlow
+        >>> from nfbook.networks import Feedforward
+        >>> from nfbook.vae import BernoulliDecoder
+        >>> networks = Feedforward(4, (8,)), BernoulliDecoder(Feedforward(2, (8,), 4))
+        >>> vae = VAE(*networks, PlanarFlow(2, 8, 3, ()))
+        >>> optimiser = torch.optim.Adam(parameter_groups(vae, 1e-2, 0.5))
+        >>> [group["lr"] for group in optimiser.param_groups]
+        [0.01, 0.005]
+    """
+    named = list(model.named_parameters())
+    others = [parameter for name, parameter in named if not name.startswith("flow.")]
+    flow = [parameter for name, parameter in named if name.startswith("flow.")]
+    return [
+        {"params": others, "lr": learning_rate},
+        {"params": flow, "lr": learning_rate * flow_rate},
+    ]
 
 
 def train_and_evaluate(

@@ -289,7 +289,7 @@ def test_the_book_and_the_paper_train_the_same_models():
     assert book == {("planar", k) for k in (0, 10, 20, 40, 80)} | {
         ("nice", k) for k in (10, 20, 40, 80)
     }
-    assert len(mnist.jobs("book")) == 27
+    assert len(mnist.jobs("book")) == 27 + 2  # two at one rate for all parameters
     for job in mnist.jobs("paper"):
         assert (job.optimiser, job.learning_rate, job.updates) == ("RMSprop", 1e-5, 500_000)
         assert (job.latent_dim, job.batch, job.widths) == (40, 100, (400, 400))
@@ -446,7 +446,18 @@ def test_the_authors_optimiser_has_momentum():
     job = replace(mnist.jobs("paper")[0], widths=(4, 4))
     optimiser = mnist.make_optimiser(job, mnist.make_model(job, 6))
     assert isinstance(optimiser, torch.optim.RMSprop)
-    assert (optimiser.defaults["lr"], optimiser.defaults["momentum"]) == (1e-5, 0.9)
+    assert {(group["lr"], group["momentum"]) for group in optimiser.param_groups} == {(1e-5, 0.9)}
+
+
+def test_the_flow_has_the_rate_that_the_job_says():
+    job = replace(mnist.jobs("book")[2], widths=(4, 4), flow_rate=0.25)
+    model = mnist.make_model(job, 6)
+    others, flow = mnist.make_optimiser(job, model).param_groups
+    assert (others["lr"], flow["lr"]) == (1e-3, 0.25e-3)
+    assert {id(p) for p in flow["params"]} == {id(p) for p in model.flow.parameters()}
+    assert len(others["params"]) + len(flow["params"]) == len(list(model.parameters()))
+    rates = {(job.length > 0, job.flow_rate) for job in mnist.jobs("book")[:27]}
+    assert rates == {(False, 1.0), (True, 0.1)}
 
 
 def test_a_job_averages_where_it_says_so():
