@@ -60,7 +60,7 @@ def _responsibilities(
 
 
 EXERCISES = {
-    # Two components N(0, 1) and N(2, 1) with weights 0.3 and 0.7: where is r_1 = 1/2?
+    # Two components N(0, 1) and N(2, 1) with weights 0.3 and 0.7: where is γ_1 = 1/2?
     "latent-variables-1": Exercise(
         solution=lambda: _boundary(math.log(0.3 / 0.7)),
         hint="set w_1 N(x; 0, 1) equal to w_2 N(x; 2, 1) and take logarithms: x² cancels.",
@@ -198,7 +198,7 @@ EXERCISES = {
             ),
             Mistake(
                 lambda: 20 * _samples_needed(_growth(4.0), d=1),
-                "the factors of the dimensions multiply: ρ^d, and not d ρ.",
+                "you added V = ρ - 1 once for each dimension. The factors multiply: 1 + V = ρ^d.",
             ),
         ),
         tolerance=1e-2,
