@@ -408,11 +408,15 @@ def test_the_step_falls_to_zero_as_half_a_cosine(experiment, tmp_path):
     job = replace(experiment.jobs("quick")[1], updates=6, every=3)
     experiment.run(job, checkpoints=checkpoints, progress=False)
     assert checkpoints.steps() == [3, 6]
-    first = job.step_size if experiment is energies else job.learning_rate
+    if experiment is energies:
+        first = [job.step_size]
+    else:
+        first = [job.learning_rate, job.learning_rate * job.flow_rate]
     for step in checkpoints.steps():
-        (group,) = load_state(checkpoints.path(step))["optimiser"]["param_groups"]
-        expected = first * (1 + math.cos(math.pi * step / job.updates)) / 2
-        assert group["lr"] == pytest.approx(expected, abs=1e-9)
+        groups = load_state(checkpoints.path(step))["optimiser"]["param_groups"]
+        share = (1 + math.cos(math.pi * step / job.updates)) / 2
+        expected = [share * rate for rate in first]
+        assert [group["lr"] for group in groups] == pytest.approx(expected, abs=1e-9)
 
 
 @pytest.mark.parametrize(
