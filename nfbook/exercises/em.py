@@ -185,6 +185,13 @@ EXERCISES = {
             ),
             Mistake(lambda a: a.log_softmax(1), "these are the logarithms of the answer."),
             Mistake(
+                lambda a: (
+                    (a - a.max()).exp() / (a - a.max()).exp().sum(1, keepdim=True)
+                ).nan_to_num(),
+                "you wrote zeros for NaN. The row has responsibilities that sum to one: subtract "
+                "its own largest value first.",
+            ),
+            Mistake(
                 lambda a: (a - a.amax(1, keepdim=True)).exp(),
                 "your rows do not sum to one. Divide by their sums.",
             ),
