@@ -82,7 +82,8 @@ def log_weights(
 ) -> Tensor:
     r"""Return the logarithm of the importance weights.
 
-    .. math:: \log w(\mathbf{z}) = \log p(\mathbf{x}, \mathbf{z} \mid \theta) - \log q(\mathbf{z}).
+    .. math:: \log \omega(\mathbf{z})
+        = \log p(\mathbf{x}, \mathbf{z} \mid \theta) - \log q(\mathbf{z}).
 
     Arguments:
         model: The latent variable model.
@@ -152,7 +153,7 @@ def log_mean_exp(values: Tensor) -> Tensor:
 
 
 def effective_sample_size(log_w: Tensor) -> Tensor:
-    r"""Return :math:`\bigl(\sum_k w_k\bigr)^2 / \sum_k w_k^2`, between 1 and K.
+    r"""Return :math:`\bigl(\sum_k \omega_k\bigr)^2 / \sum_k \omega_k^2`, between 1 and K.
 
     It is K when all weights are equal and 1 when a single one counts. It sees only the draws that
     were made: where the proposal misses a part of the posterior, it may be high and mean nothing.

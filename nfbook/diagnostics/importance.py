@@ -109,8 +109,8 @@ def pareto_smooth(log_w: Tensor) -> SmoothedWeights:
     The m-th smallest of the M largest weights becomes the quantile of the generalised Pareto
     distribution at :math:`(m - 1/2) / M`, though never more than the largest raw weight:
 
-    .. math:: \tilde w_m = \min \Bigl(u + \frac{\sigma}{\hat k}
-        \Bigl[\Bigl(1 - \frac{m - 1/2}{M}\Bigr)^{-\hat k} - 1\Bigr],\; \max_k w_k\Bigr)
+    .. math:: \omega_m \leftarrow \min \Bigl(u + \frac{\sigma}{\hat k}
+        \Bigl[\Bigl(1 - \frac{m - 1/2}{M}\Bigr)^{-\hat k} - 1\Bigr],\; \max_k \omega_k\Bigr)
 
     The mean of the smoothed weights varies less than that of the raw ones. It is slightly biased
     instead, and where :math:`\hat k` is beyond `pareto_k_threshold`, badly so. `log_mean_exp` of

@@ -183,8 +183,9 @@ def importance_weighted_bound(
     does, the signal in the plain gradient for q falls faster than its noise. In the doubly
     reparametrised one, which is unbiased too, it does not:
 
-    .. math:: \sum_{k=1}^K \tilde w_k^2 \, \frac{\partial \mathbf{z}_k}{\partial \phi}^\top
-        \nabla_{\mathbf{z}_k} \log w_k, \qquad \tilde w_k = \frac{w_k}{\sum_j w_j}.
+    .. math:: \sum_{k=1}^K \tilde\omega_k^2 \, \frac{\partial \mathbf{z}_k}{\partial \phi}^\top
+        \nabla_{\mathbf{z}_k} \log \omega_k, \qquad
+        \tilde\omega_k = \frac{\omega_k}{\sum_j \omega_j}.
 
     Sources: Y. Burda, R. Grosse and R. Salakhutdinov, Importance weighted autoencoders, ICLR
     (2016), equation 8; G. Tucker, D. Lawson, S. Gu and C. Maddison, Doubly reparameterized gradient

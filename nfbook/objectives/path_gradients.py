@@ -124,10 +124,10 @@ def draw_and_path_log_prob(
 def square_weights(z: Tensor, log_w: Tensor, events: int = 1) -> None:
     r"""Make the gradient through K draws that of the doubly reparametrised estimator.
 
-    The gradient of :math:`\log \frac1K \sum_k w_k` weighs the path of each draw by its share
-    :math:`\tilde w_k = w_k / \sum_j w_j`. The score has a part left, since the shares depend on
-    the draws too. Reparametrised once more, it is a gradient along the paths itself, and the two
-    together weigh each path by the square of its share.
+    The gradient of :math:`\log \frac1K \sum_k \omega_k` weighs the path of each draw by its share
+    :math:`\tilde\omega_k = \omega_k / \sum_j \omega_j`. The score has a part left, since the
+    shares depend on the draws too. Reparametrised once more, it is a gradient along the paths
+    itself, and the two together weigh each path by the square of its share.
 
     Source: G. Tucker, D. Lawson, S. Gu and C. Maddison, Doubly reparameterized gradient estimators
     for Monte Carlo objectives, ICLR (2019), equation 8.
