@@ -117,12 +117,12 @@ class EquationCount(Generated):
 
 
 def _ledger_table(page: Page) -> str:
-    rows = ["| equation | stands under | kind | what the checks showed |", "|---|---|---|---|"]
+    rows = ["| equation | title | kind | what the checks showed |", "|---|---|---|---|"]
     for label in page.equations:
         checks = [check for check in page.checks if check.label == label]
         kinds = "<br>".join(dict.fromkeys(FORMS[check.form] for check in checks))
         lines = "<br>".join(str(check.line) for check in checks)
-        rows.append(f"| {{eq}}`{label}` | {page.headings[label]} | {kinds} | {lines} |")
+        rows.append(f"| {{eq}}`{label}` | {page.titles[label]} | {kinds} | {lines} |")
     return ":::{div} ledger\n" + "\n".join(rows) + "\n:::"
 
 

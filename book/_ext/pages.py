@@ -23,6 +23,10 @@ from links import authored_cells
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 FENCE = re.compile(r"^\s*(?P<fence>`{3,}|~{3,}|:{3,})(?P<info>.*)$")
+BOX = re.compile(
+    r"^(?P<fence>:{3,}|`{3,})\{prf:[a-z]+\} +(?P<title>\S.*)\n(?P<text>[\s\S]*?)^(?P=fence)\s*$",
+    re.M,
+)
 LABEL_OPTION = re.compile(r"^\s*:label:\s*(\S+)")
 DOLLARS = re.compile(r"\$\$\s*\(([^)\s]+)\)\s*$")
 
@@ -102,14 +106,17 @@ class Page:
         return list(numbered(self.text))
 
     @property
-    def headings(self) -> dict[str, str]:
-        """The heading under which each numbered equation stands, by the equation's label."""
+    def titles(self) -> dict[str, str]:
+        """The title of each numbered equation's box, or else its heading, by its label."""
         parts = re.split(r"^#{1,6} +(.+)$", self.text, flags=re.M)
-        return {
+        titles = {
             label: heading.strip().removeprefix("Optional: ")
             for heading, text in zip(parts[1::2], parts[2::2], strict=True)
             for label in numbered(text)
         }
+        for box in BOX.finditer(self.text):
+            titles |= dict.fromkeys(numbered(box["text"]), box["title"].strip())
+        return {label: title[0].upper() + title[1:] for label, title in titles.items()}
 
     @property
     def picture(self) -> Picture | None:

@@ -210,3 +210,25 @@ def test_interactive_figures_come_alive(
     lab.wait_for_function(
         "([e, before]) => e.innerHTML !== before", arg=[live.first.element_handle(), before]
     )
+
+
+RESULTS = """() => jupyterapp.shell.currentWidget.content.widgets
+  .filter((cell) => cell.model.type === "code")
+  .map(({model}) => [
+    model.id,
+    model.executionCount,
+    model.outputs.toJSON().map((output) => output.output_type),
+  ])"""
+
+
+def test_a_chapter_runs_from_its_first_cell_to_its_last(
+    opened: Callable[[Page], dict[str, Any]], lab: Tab
+):
+    page = NOTEBOOKS[0]
+    opened(page)
+    lab.wait_for_function(SHOW, arg=page.path.name)
+    assert lab.evaluate("() => jupyterapp.commands.execute('notebook:run-all-cells')")
+    results = lab.evaluate(RESULTS)
+    assert [cell for cell, _, _ in results] == [cell.id for cell in page.code]
+    assert [cell for cell, count, _ in results if not count] == []
+    assert [cell for cell, _, kinds in results if "error" in kinds] == []

@@ -57,3 +57,20 @@ def test_a_chapter_says_what_it_answers(tmp_path):
 def test_a_chapter_without_a_question_is_named():
     with pytest.raises(ValueError, match="book/new must have"):
         _ = Page(ROOT / "book" / "new.ipynb").question
+
+
+def test_an_equation_is_called_as_its_box_or_else_as_its_heading():
+    def formula(label):
+        return f"```{{math}}\n:label: {label}\nx\n```\n"
+
+    text = (
+        f"## Optional: two sums\n{formula('eq-x-plain')}"
+        f"::::{{prf:theorem}} Sums commute\n:label: thm-x\n\n{formula('eq-x-boxed')}::::\n"
+        f"::::{{prf:proof}}\n{formula('eq-x-proved')}::::\n"
+    )
+    page = Page(ROOT / "x.ipynb", [nbformat.v4.new_markdown_cell(text)])
+    assert page.titles == {
+        "eq-x-plain": "Two sums",
+        "eq-x-boxed": "Sums commute",
+        "eq-x-proved": "Two sums",
+    }

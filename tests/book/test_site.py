@@ -339,10 +339,10 @@ def test_landing_page_leads_to_the_first_chapter(visit: Callable[..., Visit]):
 
 
 def test_ledger_page_has_a_row_for_each_equation(visit: Callable[..., Visit], book: list[Page]):
-    """With the heading under which it stands; on a phone each row is a card."""
+    """With its title; on a phone each row is a card."""
     seen = visit("book/equations")
     rows = seen.facts["ledgerRows"]
-    titles = [page.headings[label] for page in book for label in page.equations]
+    titles = [page.titles[label] for page in book for label in page.equations]
     assert len(rows) == len(titles)
     assert len({number for number, _, _ in rows}) == len(rows)
     plain = [(title, row[1]) for title, row in zip(titles, rows, strict=True) if "$" not in title]
