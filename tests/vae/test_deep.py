@@ -105,10 +105,13 @@ def test_with_the_exact_posterior_the_bound_is_the_evidence(sizes: tuple[int, ..
 @pytest.mark.parametrize("flow", [False, True])
 def test_importance_sampling_finds_the_evidence(sizes: tuple[int, ...], flow: bool):
     model = linear_model(sizes, flow)
-    x = torch.randn(3, D, generator=fixed()).double()
+    # Wide proposals and typical data: else a few draws have huge weights, or none that counts.
+    with torch.no_grad():
+        model.gaussian.parameters_of.start[model.latent_dim :] += 0.4
+    x = joint(model).mean[-D:] + 0.3 * torch.randn(3, D, generator=fixed()).double()
     evidence, _ = evidence_and_posterior(model, x)
     found = model.log_prob_importance(x, 4_000, generator=seeded(4), progress=False)
-    assert found.standard_error.median() < 0.3  # an x far out may have few draws that count
+    assert found.standard_error.median() < 0.15
     assert bool(((found.value - evidence).abs() < 6 * found.standard_error).all())
 
 
