@@ -119,15 +119,13 @@ def test_every_family_is_trained_by_maximum_likelihood_and_by_reverse_kl(name):
 
 
 def test_a_vae_is_trained():
+    """The one latent bit is found: without it the pixels cost 6 log 2 = 4.16 nats, with it log 2."""
     x = (rand(60, 1) > 0).float().expand(60, 6)
     vae = small_vae()
-    optimiser = torch.optim.Adam(vae.parameters(), 0.02)
-    loss = NegativeELBO(linear_annealing(0.01, 20), warm_up=linear_annealing(0, 20))
-    history = Trainer(vae, loss, Minibatches(x, size=30), optimiser).fit(
-        80, every=40, validate=lambda vae: {"validation": NegativeELBO()(vae, x).item()},
-        progress=False,
-    )  # fmt: skip
-    assert history["validation"][1] < history["validation"][0]
+    optimiser = torch.optim.Adam(vae.parameters(), 0.05)
+    loss = NegativeELBO(linear_annealing(0.01, 20), warm_up=linear_annealing(0, 100))
+    Trainer(vae, loss, Minibatches(x, size=30), optimiser).fit(150, progress=False)
+    assert NegativeELBO()(vae, x) < 3.2
 
 
 # ---- looks -------------------------------------------------------------------------------------
