@@ -119,7 +119,7 @@ def test_every_family_is_trained_by_maximum_likelihood_and_by_reverse_kl(name):
 
 
 def test_a_vae_is_trained():
-    """The one latent bit is found: without it the pixels cost 6 log 2 = 4.16 nats, with it log 2."""
+    """The one latent bit is found: without it an image costs 6 log 2 = 4.16 nats, not log 2."""
     x = (rand(60, 1) > 0).float().expand(60, 6)
     vae = small_vae()
     optimiser = torch.optim.Adam(vae.parameters(), 0.05)
