@@ -21,9 +21,6 @@ BREAKER = (ROOT / "book" / "_static" / "formulas.js").read_text(encoding="utf-8"
 DESK = 1280
 PHONE = 390
 
-# Formulas that are wider than their box as they were written, at the desk. To be lowered until no
-# page is left.
-CUT: dict[str, int] = {}
 # On a phone at most this share of a page's displayed formulas may scroll.
 SHARE = 1 / 5
 
@@ -49,9 +46,7 @@ def widths(browser: Browser, site: Site) -> Callable[[str, int], dict[str, Any]]
 @each_page
 def test_formulas_fit_a_desks_screen(widths: Callable[[str, int], dict[str, Any]], name: str):
     found = widths(name, DESK)
-    cut = sorted({*found["broken"], *found["scrolling"]})
-    assert len(cut) <= CUT.get(name, 0), cut
-    assert found["inline"] == []
+    assert found["broken"] == found["scrolling"] == found["inline"] == []
 
 
 @each_page
