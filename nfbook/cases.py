@@ -22,6 +22,7 @@ __all__ = [
     "line_model_and_data",
     "maximise",
     "mixture_and_data",
+    "mixture_and_point",
     "ppca_and_data",
     "ppca_and_proposal",
     "ppca_and_typical",
@@ -277,6 +278,18 @@ def mixture_and_data(generator: torch.Generator) -> tuple[GaussianMixture, Tenso
     """
     mixture = random_mixture(generator)
     return mixture, mixture.sample(4, generator=generator)[0]
+
+
+def mixture_and_point(generator: torch.Generator) -> tuple[GaussianMixture, Tensor]:
+    """Return a mixture of four Gaussians in the plane, and one draw from it.
+
+    Example:
+        >>> mixture, x = mixture_and_point(torch.Generator().manual_seed(0))
+        >>> len(mixture.weights), x.shape
+        (4, torch.Size([2]))
+    """
+    mixture = random_mixture(generator, 4)
+    return mixture, mixture.sample(1, generator=generator)[0][0]
 
 
 def ppca_and_data(

@@ -199,15 +199,18 @@ def verify_limit(
     along: Sequence[float],
     tolerance: float,
     rate: float | None = None,
+    wrong: Mapping[str, Tensor] | None = None,
 ) -> None:
     r"""Check that ``value(n)`` approaches ``limit`` along an increasing sequence of n.
 
     The largest error must shrink at every step and end at or below ``tolerance``. With ``rate`` it
     must shrink like :math:`n^{-\text{rate}}`: the slope between the first and the last point, on
-    logarithmic axes, may miss by a tenth of the rate.
+    logarithmic axes, may miss by a tenth of the rate. ``wrong`` holds mistaken limits by name, each
+    of which must fail.
 
     Raises:
-        EquationError: The error grows, ends above ``tolerance``, or shrinks at another rate.
+        EquationError: The error grows, ends above ``tolerance``, or shrinks at another rate, or
+            that of a mistaken limit does not.
         TypeError: ``value`` does not return a tensor, or ``along`` does not hold numbers.
         ValueError: Fewer than three points, or points that are not positive and increasing.
 
@@ -219,12 +222,33 @@ def verify_limit(
         ...     along=(1e2, 1e3, 1e4),
         ...     tolerance=2e-4,
         ...     rate=1,
+        ...     wrong={"with 3 for e": torch.tensor(3.0, dtype=torch.float64)},
         ... )
-        ✓ eq-euler converges to within 0.0002 at 10000, like n^-1
+        ✓ eq-euler converges to within 0.0002 at 10000, like n^-1; with 3 for e it fails
     """
     _check_request(label, tolerance)
     _check_along(along)
-    errors = [float(_distance(label, value(n), limit).max()) for n in along]
+    values = [value(n) for n in along]
+    message = _approach(label, values, limit, along, tolerance, rate)
+    for mistake, other in _mistakes(wrong):
+        try:
+            _approach(label, values, other, along, tolerance, rate)
+        except EquationError:
+            continue
+        raise EquationError(f"{label}: {mistake} it should fail, but it converges all the same")
+    _show(label, message + _failures(wrong))
+
+
+def _approach(
+    label: str,
+    values: list[Tensor],
+    limit: Tensor,
+    along: Sequence[float],
+    tolerance: float,
+    rate: float | None,
+) -> str:
+    """Return how the values approach a limit in words, or raise if they do not."""
+    errors = [float(_distance(label, reached, limit).max()) for reached in values]
     shown = ", ".join(f"{n:g}: {e:.3g}" for n, e in zip(along, errors, strict=True))
     if not all(a > b for a, b in pairwise(errors)):
         raise EquationError(f"{label}: the error does not shrink at every step ({shown})")
@@ -241,7 +265,7 @@ def verify_limit(
         if abs(slope - rate) > 0.1 * rate:
             raise EquationError(f"{label}: the error shrinks like n^-{slope:.3g}, not n^-{rate:g}")
         message += f", like n^-{rate:g}"
-    _show(label, message)
+    return message
 
 
 def verify_mean(

@@ -222,6 +222,16 @@ def test_broken_limits_are_caught():
         verify_limit("eq-exp", taylor, LIMIT, along=along, tolerance=1e-2, rate=2)
 
 
+def test_a_mistaken_limit_must_fail(capsys):
+    settings = {"along": (1e2, 1e3, 1e4), "tolerance": 1e-2}
+    verify_limit("eq-exp", taylor, LIMIT, **settings, wrong={"a tenth above": LIMIT + 0.1})
+    assert capsys.readouterr().out.endswith("at 10000; a tenth above it fails\n")
+    with pytest.raises(EquationError, match="rounded it should fail, but it converges"):
+        verify_limit("eq-exp", taylor, LIMIT, **settings, wrong={"rounded": LIMIT + 1e-6})
+    with pytest.raises(TypeError, match="wrong must map a mistake's name"):
+        verify_limit("eq-exp", taylor, LIMIT, **settings, wrong=LIMIT + 0.1)
+
+
 @pytest.mark.parametrize("points", [(10, 5, 20), (0, 1, 2), (-1, 1, 2), (1, 2), ()])
 def test_limit_needs_increasing_points(points):
     with pytest.raises(ValueError, match="along must hold three or more positive, increasing"):
