@@ -88,11 +88,11 @@ class Settings:
     components: tuple[int, ...] = (5, 10, 20, 40, 80)
     length: int = 6
     hidden: tuple[int, ...] = (128, 128)
-    updates: int = 20_000
+    updates: int = 10_000
     batch: int = 512
     step_size: float = 1e-3
     clip: float = 5.0
-    every: int = 500
+    every: int = 250
     draws: int = 4
 
     @property
