@@ -38,7 +38,17 @@ from nfbook.training import Checkpoints, MaximumLikelihood, Trainer
 from nfbook.transforms import DataUnits, dequantise_table
 from nfbook.transforms.data_units import mean_and_log_std
 
-__all__ = ["FAMILIES", "PROTOCOLS", "TABLES", "TITLE", "Settings", "jobs", "make_flow", "run"]
+__all__ = [
+    "FAMILIES",
+    "PROTOCOLS",
+    "TABLES",
+    "TITLE",
+    "Columns",
+    "Settings",
+    "jobs",
+    "make_flow",
+    "run",
+]
 
 TITLE = "Two tables: the probability of rows held out, by family of densities"
 PROTOCOLS = ("book", "quick")
@@ -227,6 +237,4 @@ def _by_em(job: Settings, columns: Columns, progress: bool) -> tuple[Density, di
         for count in (job.components if job.model == "mixture" else (1,))
     ]
     best = max(fits, key=lambda mixture: mixture.log_prob(watched).mean().item())
-    count, dim = len(best.weights), columns.features
-    free = count - 1 + count * dim + count * dim * (dim + 1) // 2
-    return best, {"parameters": free, "components": count}
+    return best, {"parameters": best.num_parameters, "components": best.num_components}

@@ -36,6 +36,9 @@ def test_a_run_returns_what_json_can_hold(job):
     if job.model in FAMILIES:
         assert result["history"]["step"] == [2, 4]
         assert result["best_step"] in (2, 4)
+        # The best parameters are those evaluated, in the same unit and with the same noise.
+        lowest = min(result["history"]["validation"])
+        assert result["validation"][0] == pytest.approx(-lowest, abs=1e-3)
         assert result["parameters"] == sum(p.numel() for p in make_flow(job, 10).parameters())
 
 
@@ -45,6 +48,17 @@ def test_a_run_is_the_same_again_and_another_with_another_seed():
     torch.manual_seed(5)
     assert run(job, progress=False)["test"] == first
     assert run(replace(job, seed=1), progress=False)["test"] != first
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_flow_starts_from_its_jobs_seed(family):
+    job = Settings("diamonds", family, 0, length=1)
+    first, again, other = (
+        torch.cat([p.flatten() for p in make_flow(replace(job, seed=seed), 10).parameters()])
+        for seed in (0, 0, 1)
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
 
 
 def test_a_gaussian_is_the_one_of_maximum_likelihood():
@@ -104,11 +118,14 @@ def test_noise_held_out_is_fixed_and_fresh_in_each_draw():
     assert not torch.equal(first[0], first[1])
 
 
-def test_a_mixture_has_the_number_of_components_that_the_validation_rows_like_best(monkeypatch):
-    """Two groups far apart: one component is too few, and three explain nothing more."""
+@pytest.mark.parametrize("components", [(1, 2), (2, 1)])
+def test_a_mixture_has_the_number_of_components_that_the_validation_rows_like_best(
+    monkeypatch, components
+):
+    """Two groups far apart: one component is too few."""
     rows = torch.randn(1500, 2, generator=seeded(), dtype=F64)
     rows[::2] += 12
     table = Table(("a", "b"), torch.full((2,), 1e-3, dtype=F64), Splits(*rows.split(500)))
     monkeypatch.setattr(tables, "TABLES", {"made": lambda: table})
-    job = Settings("made", "mixture", 0, components=(1, 2))
+    job = Settings("made", "mixture", 0, components=components)
     assert run(job, progress=False)["components"] == 2
