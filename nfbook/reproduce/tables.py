@@ -44,6 +44,7 @@ __all__ = [
     "TABLES",
     "TITLE",
     "Columns",
+    "Density",
     "Settings",
     "jobs",
     "make_flow",
