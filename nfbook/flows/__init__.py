@@ -50,6 +50,7 @@ from nfbook.flows.sylvester import (
     SylvesterFlow,
     TriangularSylvesterFlow,
 )
+from nfbook.flows.transformer import TransformerFlow
 
 __all__ = [
     "CNF",
@@ -83,6 +84,7 @@ __all__ = [
     "TanhField",
     "TargetedFlow",
     "Transformed",
+    "TransformerFlow",
     "TriangularSylvesterFlow",
 ]
 
@@ -104,4 +106,5 @@ FAMILIES: dict[str, type[Flow]] = {
     "maf": MAF,
     "iaf": IAF,
     "spline-autoregressive": NeuralSplineAutoregressive,
+    "transformer": TransformerFlow,
 }

@@ -7,11 +7,14 @@ from nfbook.networks.feedforward import Dense, Feedforward, Gated, Maxout
 from nfbook.networks.masked import BoundMaskedMLP, MaskedLinear, MaskedMLP
 from nfbook.networks.mlp import MLP
 from nfbook.networks.parameters import ConditionalParameters
+from nfbook.networks.transformer import CausalAttention, CausalTransformer
 
 __all__ = [
     "MLP",
     "BoundMaskedMLP",
     "BoundNetwork",
+    "CausalAttention",
+    "CausalTransformer",
     "ConditionalParameters",
     "ConvolutionalDecoder",
     "ConvolutionalEncoder",

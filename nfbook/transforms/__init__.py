@@ -22,6 +22,7 @@ from nfbook.transforms.fast.planar import PlanarStack
 from nfbook.transforms.fast.spline import FusedRationalQuadratic
 from nfbook.transforms.householder import Householder
 from nfbook.transforms.linear import PLU, QR
+from nfbook.transforms.patches import PatchAutoregressive
 from nfbook.transforms.permutation import Permutation
 from nfbook.transforms.planar import Planar
 from nfbook.transforms.radial import Radial
@@ -50,6 +51,7 @@ __all__ = [
     "Leapfrog",
     "MaskedAffineStack",
     "Partition",
+    "PatchAutoregressive",
     "Permutation",
     "Planar",
     "PlanarStack",

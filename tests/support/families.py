@@ -77,6 +77,12 @@ SPECIAL = {
     "maf": replace(USUAL["maf"], extreme=1.0),
     "iaf": replace(USUAL["iaf"], extreme=1.0),
     "spline-autoregressive": replace(USUAL["spline-autoregressive"], extreme=1.5),
+    # A layer norm divides by a spread that may be small, and such slopes multiply from patch to
+    # patch and from layer to layer. With a narrow network and a small bound round trips in float32
+    # are off by at most 1.3e-3, over 24 seeds, at the scale of trained parameters.
+    "transformer": replace(
+        USUAL["transformer"], options=(("width", 4), ("heads", 2), ("bound", 0.5)), extreme=1.0
+    ),
 }
 CASES = list((USUAL | SPECIAL).values())
 

@@ -112,7 +112,9 @@ def test_every_family_is_trained_by_maximum_likelihood_and_by_reverse_kl(name):
     ):
         flow = FAMILIES[name](2, generator=seeded()).double()
         before = loss(flow, x, 0, seeded(1)).item()
-        optimiser = torch.optim.Adam(flow.parameters(), 0.03)
+        # Attention diverges at the rate at which all others may be trained.
+        rate = 0.003 if name == "transformer" else 0.03
+        optimiser = torch.optim.Adam(flow.parameters(), rate)
         average = exponential_average(flow)  # it copies the flow
         Trainer(flow, loss, data, optimiser, average=average).fit(steps, progress=False)
         assert loss(flow, x, 0, seeded(1)) < before
