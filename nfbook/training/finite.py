@@ -77,8 +77,10 @@ def explain(model: nn.Module, batch: Any, run: Callable[[], Tensor]) -> tuple[st
     with _watching(model) as found:
         loss = run()
         forward = bool(found)
-        if loss.requires_grad:
-            loss.backward()
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        if loss.requires_grad and trained:
+            # Not by `backward`, which would make several processes wait for each other.
+            torch.autograd.grad(loss, trained, allow_unused=True)
     is_finite = _is_finite(loss)
     # A finite loss may have a gradient that is not; and one that is not has no use for gradients.
     if found and (forward or is_finite):

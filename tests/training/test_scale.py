@@ -52,6 +52,13 @@ def test_a_loss_that_is_infinite_in_one_stops_both(found):
     assert message.count(",") == 3, "a half of the batch, four rows, is this process's"
 
 
+def test_a_row_that_is_not_finite_is_looked_for_by_each_alone(found):
+    """The one has it in its half, and the other goes back through the whole model."""
+    ends, message = found["bad_row"]
+    assert ends == [0, 0]
+    assert message.startswith("the loss is nan at step 2: all is finite in this process's part")
+
+
 def test_a_killed_worker_ends_the_run_and_leaves_a_checkpoint(found):
     ends, message = found["killed"]
     assert ends == [1, -9]

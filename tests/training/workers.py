@@ -23,7 +23,7 @@ from lightning_fabric.strategies import DDPStrategy
 from torch import nn
 
 from nfbook.data.minibatches import Minibatches
-from nfbook.training import Checkpoints, Interrupted, Trainer
+from nfbook.training import Checkpoints, Interrupted, Trainer, TrainingError
 
 STEPS = 12
 
@@ -118,6 +118,22 @@ def infinite(fabric, folder: Path):
         return str(error)
 
 
+def bad_row(fabric, folder: Path):
+    """A row of the second process's half of the third batch is not finite: both look for it."""
+    trainer = make(fabric)
+    ahead = Minibatches(trainer.data.x, size=8)
+    for _ in range(3):
+        next(ahead)
+    trainer.data.x[ahead.rows[6]] = torch.nan
+    message = None
+    try:
+        trainer.fit(STEPS, progress=False)
+    except TrainingError as error:
+        message = str(error)
+    fabric.barrier()
+    return message
+
+
 def killed(fabric, folder: Path):
     """The second process dies in the middle of a step."""
 
@@ -191,7 +207,7 @@ def main() -> None:
     base = Path(sys.argv[1])
     alone = train(None, base)  # and torch has imported what it needs for a step
     print(json.dumps(["alone", [0], alone]), flush=True)
-    for experiment in (train, go_on, uneven, infinite, killed, finish, silent):
+    for experiment in (train, go_on, uneven, infinite, bad_row, killed, finish, silent):
         folder = base / (killed if experiment is finish else experiment).__name__
         folder.mkdir(exist_ok=True)
         port = free_port()
