@@ -94,6 +94,10 @@ class Alone:
         """Return the mean of a number over all processes."""
         return value.item()
 
+    def agree(self, value: float) -> float:
+        """Return a number that is the same in all processes, as what is decided by it has to be."""
+        return value
+
     def any(self, flag: bool) -> bool:
         """Return whether a flag is up in one of them."""
         return flag

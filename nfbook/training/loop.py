@@ -239,8 +239,7 @@ class Trainer:
             with torch.no_grad():
                 found = validate(model)
             model.train(was_training)
-            check_type("what validate returns", found, dict, "a dict of numbers")
-            row |= found
+            row |= self._checked(found)
             if patience is not None and "validation" not in found:
                 names = ", ".join(found) or "nothing"
                 raise ValueError(
@@ -255,14 +254,28 @@ class Trainer:
                 self.schedule.step(row["loss"] if score is None else score)
         self.history.append(**row, seconds=round(self._seconds, 1))
 
+    def _checked(self, found: object) -> dict[str, float]:
+        """Return what `validate` has found, as the mean over all processes."""
+        check_type("what validate returns", found, dict, "a dict of numbers")
+        assert isinstance(found, dict)
+        for name, value in found.items():
+            check_type("every name of what validate returns", name, str, "a str")
+            if name in ("step", "loss", "seconds"):
+                raise ValueError(f"validate must not name a number {name!r}, which the loop does")
+            check_type(f"the {name!r} of what validate returns", value, int | float, "a number")
+        return {name: self._workers.agree(value) for name, value in found.items()}
+
     def _is_over(self, patience: int | None) -> bool:
         """Return whether the last validations were all no better than the best."""
-        since = [
-            r
-            for r in self.history.rows
-            if "validation" in r and r["step"] > (self.best["step"] or 0)
-        ]
-        return patience is not None and len(since) >= patience
+        if patience is None:
+            return False
+        best, since = self.best["step"] or 0, 0
+        # From the last row on, and no farther than needed: this is asked before every step.
+        for row in reversed(self.history.rows):
+            if row["step"] <= best or since == patience:
+                break
+            since += "validation" in row
+        return since >= patience
 
     def _failure(self, what: str, batch: Any, before: Any) -> TrainingError:
         """Return the error that says where a number that is not finite comes from."""

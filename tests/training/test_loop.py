@@ -532,11 +532,43 @@ def test_annealing_starts_where_it_is_told():
         ({"validate": 3}, "validate must be a function, got int"),
         ({"checkpoints": "runs"}, "checkpoints must be Checkpoints or None, got str"),
         ({"validate": lambda model: 3.0}, "what validate returns must be a dict of numbers"),
+        (
+            {"validate": lambda model: {"validation": torch.ones(())}},
+            "the 'validation' of what validate returns must be a number, got Tensor",
+        ),
+        ({"validate": lambda model: {1: 2.0}}, "every name of what validate returns must be a str"),
     ],
 )
 def test_bad_arguments_of_fit(named, message):
     with pytest.raises(TypeError, match=message):
         trainer_of(linear()).fit(1, progress=False, **named)
+
+
+@pytest.mark.parametrize("name", ["step", "loss", "seconds"])
+def test_a_validation_does_not_take_the_place_of_the_loops_own_columns(name):
+    with pytest.raises(ValueError, match=f"validate must not name a number '{name}'"):
+        trainer_of(linear()).fit(1, validate=lambda model: {name: 1.0}, progress=False)
+
+
+def test_a_long_history_does_not_slow_the_steps():
+    class Rows(list):
+        looked_at = 0
+
+        def __iter__(self):
+            Rows.looked_at += len(self)
+            return super().__iter__()
+
+        def __reversed__(self):
+            for row in super().__reversed__():
+                Rows.looked_at += 1
+                yield row
+
+    for patience in (None, 5):
+        trainer = trainer_of(linear())
+        trainer.history.rows = Rows({"step": -1} for _ in range(1000))
+        scores = [1.0, *[2.0] * 4] * 2
+        trainer.fit(5, every=1, validate=validation(scores), patience=patience, progress=False)
+        assert Rows.looked_at <= 5 * 6
 
 
 def test_data_that_cannot_say_where_they_stand_are_refused_before_the_first_step(tmp_path):

@@ -59,6 +59,12 @@ def test_a_row_that_is_not_finite_is_looked_for_by_each_alone(found):
     assert message.startswith("the loss is nan at step 2: all is finite in this process's part")
 
 
+def test_both_lose_patience_at_once(found):
+    ends, validations = found["impatient"]
+    assert ends == [0, 0]
+    assert validations == [1, 2, 3]
+
+
 def test_a_killed_worker_ends_the_run_and_leaves_a_checkpoint(found):
     ends, message = found["killed"]
     assert ends == [1, -9]

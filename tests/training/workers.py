@@ -134,6 +134,19 @@ def bad_row(fabric, folder: Path):
     return message
 
 
+def impatient(fabric, folder: Path):
+    """Each process has validations of its own, and by the first one's alone it would go on."""
+    trainer, seen = make(fabric), []
+
+    def validate(model):
+        seen.append(1 + len(seen) * (4 * fabric.global_rank - 1))
+        return {"validation": float(seen[-1])}
+
+    history = trainer.fit(STEPS, every=1, validate=validate, patience=2, progress=False)
+    fabric.barrier()
+    return history["validation"]
+
+
 def killed(fabric, folder: Path):
     """The second process dies in the middle of a step."""
 
@@ -207,7 +220,7 @@ def main() -> None:
     base = Path(sys.argv[1])
     alone = train(None, base)  # and torch has imported what it needs for a step
     print(json.dumps(["alone", [0], alone]), flush=True)
-    for experiment in (train, go_on, uneven, infinite, bad_row, killed, finish, silent):
+    for experiment in (train, go_on, uneven, infinite, bad_row, impatient, killed, finish, silent):
         folder = base / (killed if experiment is finish else experiment).__name__
         folder.mkdir(exist_ok=True)
         port = free_port()
