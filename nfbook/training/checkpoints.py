@@ -150,10 +150,13 @@ class Checkpoints:
         reasons = []
         for step in reversed(self.steps()):
             try:
-                return load_state(self.path(step))
+                state = load_state(self.path(step))
             except CheckpointError as error:
                 reasons.append(str(error))
-                warnings.warn(f"{error}; the one before it is taken", stacklevel=2)
+                continue
+            for reason in reasons:
+                warnings.warn(f"{reason}; that of step {step} is taken", stacklevel=2)
+            return state
         if reasons:
             raise CheckpointError("; ".join(reasons))
         return None
@@ -184,7 +187,7 @@ def check_fits(state: Mapping[str, Any], own: Mapping[str, Any]) -> None:
                 f"the checkpoint is one of a run with{'' if there else 'out'} {name}, "
                 f"and here is {'one' if here else 'none'}"
             )
-    missing = sorted(own.keys() - state.keys())
+    missing = sorted(own.keys() - state.keys() - {"kinds", "global_cuda"})
     if missing:
         raise CheckpointError(f"the checkpoint is not one of a Trainer: it lacks {missing[0]}")
     ours, theirs = (_kinds(each["model"]) for each in (own, state))
@@ -194,18 +197,25 @@ def check_fits(state: Mapping[str, Any], own: Mapping[str, Any]) -> None:
             f"the checkpoint is one of another model: {odd} is {theirs.get(odd)} there "
             f"and {ours.get(odd)} here"
         )
-    groups, others = (each["optimiser"]["param_groups"] for each in (own, state))
-    if [len(group["params"]) for group in groups] != [len(g["params"]) for g in others] or not all(
-        map(_are_alike, groups, others)
-    ):
-        raise CheckpointError("the checkpoint is one of another optimiser")
-    if own["schedule"] is not None and not _are_alike(own["schedule"], state["schedule"]):
-        raise CheckpointError("the checkpoint is one of another schedule")
-
-
-def _are_alike(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:
-    """Return whether settings have the same names, but for those that a newer torch has added."""
-    return ours.keys() <= theirs.keys() or ours.keys() >= theirs.keys()
+    # A checkpoint of before these were noted has none.
+    kinds = state.get("kinds", own["kinds"])
+    for name, kind in own["kinds"].items():
+        if kinds[name] != kind:
+            raise CheckpointError(
+                f"the checkpoint is one of another {name}: {kinds[name]} there and {kind} here"
+            )
+    sizes, others = (
+        [len(group["params"]) for group in each["optimiser"]["param_groups"]]
+        for each in (own, state)
+    )
+    if sizes != others:
+        raise CheckpointError(
+            "the checkpoint is one of another optimiser: its groups have "
+            f"{others} parameters there and {sizes} here"
+        )
+    # The state of a generator is of another length on another kind of device.
+    if len(own["generator"]) != len(state["generator"]):
+        raise CheckpointError("the checkpoint is one of a run on another kind of device")
 
 
 def _kinds(tensors: Mapping[str, Tensor]) -> dict[str, str]:

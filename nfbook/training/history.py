@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from nfbook._checks import check_type
@@ -88,8 +89,10 @@ class TrainingHistory:
             points = [(row["step"], row[name]) for row in self.rows if name in row]
             if points:
                 ax.plot(*zip(*points, strict=True), color=color, label=name)
-        if "validation" in self.columns:
-            best = min((row["validation"], row["step"]) for row in self.rows if "validation" in row)
+        # What is not a number is never the best, as in training.
+        scores = [(row.get("validation", math.nan), row["step"]) for row in self.rows]
+        best = min((score for score in scores if not math.isnan(score[0])), default=None)
+        if best is not None:
             ax.plot(best[1], best[0], "o", color=COLORS["truth"], label=f"best: {best[0]:.6g}")
         ax.set(xlabel="step", ylabel=unit)
         ax.legend()

@@ -300,8 +300,10 @@ class Trainer:
     def state_dict(self) -> dict[str, Any]:
         """Return all on which the rest of the run depends."""
         average = {} if self.average is None else {"average": self.average.state_dict()}
+        kinds = {"optimiser": self.optimiser, "schedule": self.schedule}
         return {
             "step": self.step,
+            "kinds": {name: type(one).__name__ for name, one in kinds.items()},
             "model": self.model.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "schedule": None if self.schedule is None else self.schedule.state_dict(),

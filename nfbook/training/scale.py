@@ -18,8 +18,8 @@ The first process writes the checkpoints, with the random states of all. All of 
 folder must be one that all machines see. A run goes on with the number of processes that it had.
 If one of them dies, the others end with `WorkerLostError`, at once or after the timeout of
 ``DDPStrategy``, and starting all again goes on from the last checkpoint. Ctrl-C or SIGTERM in one
-of them stops all, after the same step. What `validate` returns is averaged over the processes, so that
-all agree on which parameters are the best, and on when to lose patience.
+of them stops all, after the same step. What `validate` returns is averaged over the processes, so
+that all agree on which parameters are the best, and on when to lose patience.
 
 **Several GPUs of one machine.** ``python train.py`` is enough: Fabric starts the other processes.
 Code with effects, such as writing results, belongs behind ``if fabric.global_rank == 0:``.

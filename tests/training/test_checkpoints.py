@@ -5,6 +5,7 @@ import os
 import random
 import resource
 import subprocess
+import warnings
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -35,12 +36,24 @@ def loss(model, x, step, generator):
     return (model(x) - 1).square().mean()
 
 
+def step_lr(optimiser):
+    return torch.optim.lr_scheduler.StepLR(optimiser, 5)
+
+
+def exponential_lr(optimiser):
+    return torch.optim.lr_scheduler.ExponentialLR(optimiser, 0.9)
+
+
+def in_two_groups(parameters, rate):
+    return torch.optim.Adam([{"params": each} for each in parameters], rate)
+
+
 def make(
-    width: int = 4, *, kind=torch.optim.Adam, size: int = 5, schedule=False, average=False
+    width: int = 4, *, kind=torch.optim.Adam, size: int = 5, schedule=None, average=False
 ) -> Trainer:
     model = nn.Linear(3, width)
     optimiser = kind(model.parameters(), 0.01)
-    decay = torch.optim.lr_scheduler.StepLR(optimiser, 5) if schedule else None
+    decay = schedule(optimiser) if schedule else None
     mean = exponential_average(model) if average else None
     data = Minibatches(rand(20, 3).float(), size=size)
     return Trainer(model, loss, data, optimiser, schedule=decay, average=mean)
@@ -135,11 +148,11 @@ def test_the_last_good_one_is_taken(tmp_path):
         checkpoints.save(step, {"step": step})
     assert checkpoints.steps() == [2, 3]
     checkpoints.path(3).write_bytes(checkpoints.path(3).read_bytes()[:-1])
-    with pytest.warns(UserWarning, match="step-000000003.*the one before it is taken"):
+    with pytest.warns(UserWarning, match="step-000000003.*; that of step 2 is taken"):
         assert checkpoints.latest() == {"step": 2}
     checkpoints.path(2).write_bytes(b"")
     with (
-        pytest.warns(UserWarning, match="is taken"),
+        warnings.catch_warnings(action="error"),
         pytest.raises(CheckpointError, match=r"step-000000003.*; .*step-000000002"),
     ):
         checkpoints.latest()
@@ -173,9 +186,11 @@ def test_bad_arguments(tmp_path):
     ("other", "message"),
     [
         ({"width": 5}, r"another model: weight is \(5, 3\) of torch.float32 there and \(4, 3\)"),
-        ({"kind": torch.optim.RMSprop}, "another optimiser"),
+        ({"kind": torch.optim.RMSprop}, "another optimiser: RMSprop there and Adam here"),
+        ({"kind": torch.optim.RAdam}, "another optimiser: RAdam there and Adam here"),
+        ({"kind": in_two_groups}, r"groups have \[1, 1\] parameters there and \[2\] here"),
         ({"size": 4}, "other data: .*size"),
-        ({"schedule": True}, "a run with schedule, and here is none"),
+        ({"schedule": step_lr}, "a run with schedule, and here is none"),
         ({"average": True}, "a run with average, and here is none"),
     ],
 )
@@ -196,6 +211,25 @@ def test_what_is_no_trainers_is_refused(tmp_path):
     state = make().state_dict()
     del state["best"]
     with pytest.raises(CheckpointError, match="it lacks best"):
+        make().load_state_dict(state)
+
+
+def test_another_schedule_is_refused():
+    """Its numbers are among those of the checkpoint, and would be taken."""
+    state = make(schedule=step_lr).state_dict()
+    with pytest.raises(CheckpointError, match="another schedule: StepLR there and ExponentialLR"):
+        make(schedule=exponential_lr).load_state_dict(state)
+
+
+def test_a_checkpoint_of_before_kinds_were_noted_is_taken():
+    state = make().state_dict()
+    del state["kinds"]
+    make().load_state_dict(state)
+
+
+def test_another_device_has_other_random_numbers():
+    state = make().state_dict() | {"generator": torch.zeros(16, dtype=torch.uint8)}
+    with pytest.raises(CheckpointError, match="a run on another kind of device"):
         make().load_state_dict(state)
 
 

@@ -243,6 +243,12 @@ def test_the_history_is_drawn():
     assert scores.get_xydata().tolist() == [[1, 3], [2, 1], [3, 2]]
     assert best.get_xydata().tolist() == [[2, 1]]
     plt.close(figure)
+    history.rows[0]["validation"] = float("nan")
+    assert history.plot().lines[-1].get_xydata().tolist() == [[2, 1]]
+    for row in history.rows:
+        row["validation"] = float("nan")
+    assert len(history.plot().lines) == 2
+    plt.close("all")
     with pytest.raises(TypeError, match="ax must be matplotlib Axes"):
         history.plot("figure")
     with pytest.raises(TypeError, match="unit must be a str"):
