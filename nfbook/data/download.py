@@ -66,10 +66,10 @@ def obtain(file: DataFile, *, download: bool = False, progress: bool = True) -> 
         progress: Whether a download of more than two seconds shows how far it is.
 
     Raises:
-        DownloadError: No home of the file delivered it, or the folder cannot be written to. What
-            has arrived is kept for the next call.
+        DownloadError: No home of the file delivered it, or the folder cannot be written to, as
+            where the disk is full. What has arrived is kept for the next call.
         FileNotFoundError: It is missing, and ``download`` is False.
-        TypeError: ``download`` is not True or False.
+        TypeError: ``file`` is not a `DataFile`, or ``download`` or ``progress`` not True or False.
         ValueError: There is a file of that name with another content. It stays as it is.
 
     Example:
@@ -81,7 +81,9 @@ def obtain(file: DataFile, *, download: bool = False, progress: bool = True) -> 
         ...
         Call again with download=True to get it (8 bytes) from https://example.org/a.csv
     """
+    check_type("file", file, DataFile, "a DataFile")
     check_type("download", download, bool, "True or False")
+    check_type("progress", progress, bool, "True or False")
     how = f"Call again with download=True to get it ({file.size:,} bytes) from " + " or ".join(
         file.homes
     )
@@ -97,15 +99,17 @@ def _get(file: DataFile, progress: bool) -> Path:
     path = data_folder() / file.name
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = (path.parent / ".lock").open("ab")
-    except OSError as error:
+        with (path.parent / ".lock").open("ab") as lock, _alone(lock):
+            if not path.exists():  # which another process may have changed meanwhile
+                _from_any_home(file, path, progress)
+    except DownloadError:
+        raise
+    except OSError as error:  # those of the connection are among the ones above
         raise DownloadError(
             f"{file.name} could not be downloaded: {path.parent} cannot be written to "
-            f"({error.strerror}); let the environment variable {VARIABLE} name a folder of yours"
+            f"({error.strerror}); make room, or let the environment variable {VARIABLE} name "
+            "another folder of yours"
         ) from error
-    with lock, _alone(lock):
-        if not path.exists():  # which another process may have changed meanwhile
-            _from_any_home(file, path, progress)
     check_content(path, file.md5, file.size)
     return path
 

@@ -344,7 +344,7 @@ def test_a_folder_that_cannot_be_written_to_names_the_variable(home, tmp_path, m
     blocked = tmp_path / "a file"
     blocked.touch()
     monkeypatch.setenv("NFBOOK_DATA", str(blocked))
-    with pytest.raises(DownloadError, match=r"cannot be written to .*NFBOOK_DATA name a folder"):
+    with pytest.raises(DownloadError, match=r"cannot be written to .*NFBOOK_DATA name another"):
         obtain(toy(home), download=True)
 
 
@@ -362,9 +362,9 @@ def test_a_full_disk_is_no_matter_of_the_connection(home, monkeypatch):
 
     monkeypatch.setattr(Path, "open", opened)
     home.steps = [good()]
-    with pytest.raises(OSError, match="No space left") as caught:
+    why = rf"toy/x\.bin could not be downloaded: {home.mine} cannot be written to \(No space left"
+    with pytest.raises(DownloadError, match=why):
         obtain(toy(home), download=True)
-    assert caught.value.errno == errno.ENOSPC
     assert len(home.seen) == 1
 
 
@@ -378,6 +378,13 @@ def test_a_file_of_the_readers_that_is_not_right_is_named_and_stays(home, conten
         obtain(toy(home), download=True)
     assert path.read_bytes() == content
     assert home.seen == []
+
+
+def test_what_is_no_data_file_is_refused(home):
+    with pytest.raises(TypeError, match="file must be a DataFile, got str"):
+        obtain("toy/x.bin")
+    with pytest.raises(TypeError, match="progress must be True or False, got int"):
+        obtain(toy(home), progress=1)
 
 
 def test_download_is_true_or_false(home):
