@@ -45,10 +45,12 @@ KEPT = ("settings", "versions", "machine", "seconds", "result")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command, and return its exit status.
 
-    That is 0 when all is done, 1 where a file is missing, damaged or in the way or a loss is not
-    finite, 2 for wrong arguments, and 130 where it was interrupted.
+    That is 0 when all is done, 1 where a file or a package is missing, a file is damaged or in the
+    way or a loss is not finite, 2 for wrong arguments, and 130 where it was interrupted. Without
+    arguments it says what there is.
     """
-    options = _parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    options = _parser().parse_args(given or ["--help"])
     experiment = importlib.import_module(f"nfbook.reproduce.{options.experiment}")
     try:
         jobs = _chosen(experiment, options)
@@ -77,6 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         CheckpointError,
         DamagedFileError,
         TrainingError,
+        ImportError,
         OSError,
     ) as error:
         # A data set that is missing names the argument of its function.
@@ -103,12 +106,16 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Each job leaves a result, a small file, and is not run again.",
     )
     parser.add_argument("experiment", choices=EXPERIMENTS, metavar="experiment")
-    parser.add_argument("--protocol", default="book", help="which list of jobs (default: book)")
-    parser.add_argument("--quick", action="store_true", help="the same path in under a minute")
-    parser.add_argument("--only", metavar="JOB", nargs="+", help="these jobs alone, by name")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--protocol", help="which list of jobs (default: book)")
+    which.add_argument("--quick", action="store_true", help="the same path in under a minute")
+    parser.add_argument(
+        "--only", metavar="JOB", nargs="+", action="extend", help="these jobs alone, by name"
+    )
     parser.add_argument("--task", metavar="I/N", help="the I-th of N parts of the jobs, from 1")
-    parser.add_argument("--list", action="store_true", help="name the jobs, and end")
-    parser.add_argument("--merge", action="store_true", help="join all results into one file")
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument("--list", action="store_true", help="name the jobs, and end")
+    instead.add_argument("--merge", action="store_true", help="join all results into one file")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results")
     parser.add_argument(
         "--runs", type=Path, default=Path("runs"), help="folder of the checkpoints (default: runs)"
@@ -127,12 +134,14 @@ def _count(text: str) -> int:
 
 def _chosen(experiment: ModuleType, options: argparse.Namespace) -> list[Any]:
     """Return the jobs that the arguments ask for, in their order."""
-    protocol = "quick" if options.quick else options.protocol
+    protocol = "quick" if options.quick else options.protocol or "book"
     if protocol not in experiment.PROTOCOLS:
         known = ", ".join(experiment.PROTOCOLS)
         raise _ArgumentError(f"--protocol must be one of {known}, got {protocol!r}")
-    if options.merge and (options.only or options.task):
-        raise _ArgumentError("--merge joins the results of all jobs: not with --only or --task")
+    if options.merge and (options.protocol or options.only or options.task):
+        raise _ArgumentError(
+            "--merge joins the results of all jobs: not with --protocol, --only or --task"
+        )
     jobs: list[Any] = experiment.jobs(protocol)
     if options.only:
         names = {job.name for job in jobs}
@@ -232,7 +241,13 @@ def _check_settings_of(checkpoints: Checkpoints, job: Any) -> None:
     # A checkpoint alone knows the model, and not what else of the job has been changed since.
     path = checkpoints.folder / "settings.json"
     if path.exists():
-        settings = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            settings = dict(json.loads(path.read_text(encoding="utf-8")))
+        except (TypeError, ValueError):
+            raise _ResultError(
+                f"{path} does not hold the settings of the checkpoints beside it; "
+                f"move {checkpoints.folder} away to run the job anew"
+            ) from None
         _refuse_other(f"{checkpoints.folder} holds checkpoints", settings, job)
     else:
         write_in_one_step(path, f"{json.dumps(asdict(job), indent=1)}\n".encode())

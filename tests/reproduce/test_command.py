@@ -190,6 +190,7 @@ def test_a_file_that_is_no_result_is_named(tmp_path, folders, toy, capsys, conte
         (TrainingError("the loss is nan at step 7"), 1, "nfbook-reproduce: the loss is nan"),
         (DamagedFileError("x.gz is damaged"), 1, "nfbook-reproduce: x.gz is damaged"),
         (PermissionError(13, "Permission denied", "/x"), 1, "Permission denied: '/x'"),
+        (ImportError("Pillow is not installed"), 1, "nfbook-reproduce: Pillow is not installed"),
         (FileNotFoundError("Call again with download=True to get it"), 1, "again with --download"),
     ],
 )
@@ -256,13 +257,46 @@ def test_an_interrupted_command_says_how_to_go_on(tmp_path, monkeypatch, folders
         (["--only", "planar_3_seed_0"], "--only must name jobs of"),
         (["--task", "4/3"], "--task must be I/N with I from 1 to N, got '4/3'"),
         (["--merge", "--task", "1/2"], "--merge joins the results of all jobs"),
-        (["--merge", "--only", "planar_0_seed_0"], "not with --only or --task"),
+        (["--merge", "--only", "planar_0_seed_0"], "not with --protocol, --only or --task"),
+        (["--merge", "--protocol", "paper"], "--merge joins the results of all jobs"),
         (["--task", "half"], "--task must be I/N with I from 1 to N, got 'half'"),
     ],
 )
 def test_wrong_arguments(arguments, message, folders, capsys):
     assert command.main(["mnist", *arguments, *folders]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("both", [["--quick", "--protocol", "paper"], ["--list", "--merge"]])
+def test_arguments_that_exclude_each_other(both, capsys):
+    with pytest.raises(SystemExit) as error:
+        command.main(["mnist", *both])
+    assert error.value.code == 2
+    assert "not allowed with argument" in capsys.readouterr().err
+
+
+def test_jobs_may_be_named_one_by_one(capsys):
+    names = ["planar_80_seed_1", "nice_10_seed_2"]
+    assert command.main(["mnist", "--list", *(f"--only={name}" for name in names)]) == 0
+    assert capsys.readouterr().out.split() == names
+
+
+@pytest.mark.parametrize("content", ["", "[1]", "3", "\xff"])
+def test_settings_that_cannot_be_read_are_named(tmp_path, folders, toy, capsys, content):
+    path = tmp_path / "runs" / "mnist" / "book_planar_0_seed_0" / "settings.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(content, encoding="latin-1")
+    assert command.main([*ONE, *folders]) == 1
+    assert f"{path} does not hold the settings of the checkpoints" in capsys.readouterr().err
+
+
+def test_without_an_argument_it_says_what_there_is(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["nfbook-reproduce"])
+    with pytest.raises(SystemExit) as error:
+        command.main()
+    assert error.value.code == 0
+    output = capsys.readouterr().out
+    assert all(name in output and what in output for name, what in command.EXPERIMENTS.items())
 
 
 def test_an_unknown_experiment_names_those_there_are(capsys):
