@@ -53,7 +53,8 @@ class Trainer:
             is what is validated then, and what `load_best` loads.
         device: Where to train: "auto" for the accelerator if there is one, or a device of torch.
             None for where the model is.
-        autocast: The dtype of matrix products, as ``torch.bfloat16``; None for the parameters' own.
+        autocast: The dtype of matrix products, ``torch.bfloat16``; None for the parameters' own.
+            In ``torch.float16`` small gradients would vanish.
         compiled: Whether ``torch.compile`` compiles the loss with all that it calls. The first
             steps take up to minutes then. Compiled code draws from torch's own generator, so the
             noise is another one, and still follows from the seed.
@@ -102,11 +103,14 @@ class Trainer:
         _check_trains(optimiser, model)
         check_type("schedule", schedule, LRScheduler | None, "a schedule of torch or None")
         check_type("average", average, AveragedModel | None, "an AveragedModel or None")
-        check_type("autocast", autocast, torch.dtype | None, "a torch.dtype or None")
+        if autocast not in (None, torch.bfloat16):
+            raise ValueError(f"autocast must be torch.bfloat16 or None, got {autocast!r}")
         check_type("compiled", compiled, bool, "True or False")
         check_count("seed", seed, minimum=0)
         if clip is not None and not check_real("clip", clip) > 0:
             raise ValueError(f"clip must be above 0, got {clip}")
+        if fabric is not None:
+            check_callable("fabric.launch", getattr(fabric, "launch", None))
         if fabric is not None and (device is not None or autocast is not None):
             raise ValueError("device and autocast must be None with fabric, which chooses them")
         self.model, self.loss, self.data, self._compiled = model, loss, data, compiled

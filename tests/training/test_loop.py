@@ -501,7 +501,9 @@ def test_compiled_draws_follow_from_the_seed(monkeypatch, tmp_path):
         ({"seed": -1}, ValueError, "seed"),
         ({"schedule": 0.1}, TypeError, "schedule must be a schedule of torch or None"),
         ({"average": 0.9}, TypeError, "average must be an AveragedModel or None"),
-        ({"autocast": "bf16"}, TypeError, r"autocast must be a torch\.dtype or None"),
+        ({"autocast": "bf16"}, ValueError, r"autocast must be torch\.bfloat16 or None, got 'bf16'"),
+        ({"autocast": torch.float16}, ValueError, r"bfloat16 or None, got torch\.float16"),
+        ({"fabric": 2}, TypeError, r"fabric\.launch must be a function"),
         ({"device": 7}, TypeError, "device must be"),
     ],
 )
