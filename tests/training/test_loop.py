@@ -1,5 +1,6 @@
 """The training loop: what it minimises, keeps, stops at, and says."""
 
+import math
 import os
 import signal
 import threading
@@ -8,17 +9,20 @@ import pytest
 import torch
 from draws import rand, seeded
 from torch import nn
+from torch.distributions import Bernoulli, Normal
 from torch.optim.lr_scheduler import CosineAnnealingLR, ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel
 
 from nfbook.data.minibatches import Minibatches
 from nfbook.flows import FAMILIES
 from nfbook.networks import Feedforward
+from nfbook.sampling import draw_and_log_prob
 from nfbook.training import (
     Checkpoints,
     Interrupted,
     MaximumLikelihood,
     NegativeELBO,
+    NegativeImportanceBound,
     ReverseKL,
     Trainer,
     TrainingError,
@@ -128,6 +132,56 @@ def test_a_vae_is_trained():
     loss = NegativeELBO(linear_annealing(0.01, 20), warm_up=linear_annealing(0, 100))
     Trainer(vae, loss, Minibatches(x, size=30), optimiser).fit(150, progress=False)
     assert NegativeELBO()(vae, x) < 3.2
+
+
+# ---- what is minimised ---------------------------------------------------------------------------
+
+
+def parts_of(vae, x, count: int):
+    """Return log q, log p(z) and log p(x | z) of draws, by distributions of torch."""
+    q = vae.posterior(x)
+    z, log_q = draw_and_log_prob(q, (count,), generator=seeded(3))
+    log_prior = Normal(0.0, 1.0).log_prob(z).sum(-1)
+    logits = vae.decoder.network(z)
+    return log_q, log_prior, Bernoulli(logits=logits).log_prob(x).sum(-1)
+
+
+@pytest.mark.parametrize("beta", [0.3, 1.0])
+@pytest.mark.parametrize("warm", [0.6, 1.0])
+def test_annealing_weighs_the_joint_density_and_warm_up_the_divergence(beta, warm):
+    vae, x = small_vae(FAMILIES["planar"](2, 8, 2, ())), (rand(20, 6) > 0).float()
+    loss = NegativeELBO(lambda step: beta, warm_up=lambda step: warm, samples=4)
+    log_q, log_prior, log_likelihood = parts_of(vae, x, 4)
+    expected = warm * (log_q - beta * log_prior) - beta * log_likelihood
+    torch.testing.assert_close(loss(vae, x, 0, seeded(3)), expected.mean())
+    if warm == 1:
+        expected = log_q - beta * (log_prior + log_likelihood)
+        torch.testing.assert_close(loss(vae, x, 0, seeded(3)), expected.mean())
+
+
+def test_the_importance_weighted_bound_is_the_mean_of_the_weights():
+    vae, x = small_vae(), (rand(20, 6) > 0).float()
+    log_q, log_prior, log_likelihood = parts_of(vae, x, 7)
+    bound = (log_prior + log_likelihood - log_q).exp().mean(0).log().mean()
+    torch.testing.assert_close(NegativeImportanceBound(7)(vae, x, 0, seeded(3)), -bound)
+
+
+def test_the_reverse_divergence_of_a_standard_gaussian():
+    """Which the flow is at its start; both of its terms are known then."""
+    flow, target = FAMILIES["affine"](1).double(), Normal(1.0, 2.0)
+    loss = ReverseKL(lambda z: target.log_prob(z).sum(-1), 200_000, lambda step: step / 4)
+    surprise = math.log(2) + math.log(2 * math.pi) / 2 + (1 + 1**2) / (2 * 2**2)
+    for step in (1, 4):
+        expected = step / 4 * surprise - Normal(0.0, 1.0).entropy().item()
+        assert loss(flow, None, step, seeded(3)).item() == pytest.approx(expected, abs=0.01)
+
+
+def test_maximum_likelihood_of_points_with_a_context():
+    flow, x, context = FAMILIES["maf"](2, 3).double(), rand(20, 2), rand(20, 3, seed=1)
+    loss = MaximumLikelihood()
+    for batch in ((x, context), (x + 1, -context)):
+        expected = -sum(flow(c).log_prob(p) for p, c in zip(*batch, strict=True)) / 20
+        torch.testing.assert_close(loss(flow, batch), expected)
 
 
 # ---- looks -------------------------------------------------------------------------------------
