@@ -8,6 +8,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from nfbook._checks import check_count, check_type
+
 __all__ = ["DamagedFileError", "DataFile", "check_content", "data_folder", "find_file"]
 
 PACKAGE = Path(__file__).resolve().parent
@@ -28,6 +30,11 @@ class DataFile:
         size: Its length in bytes.
         homes: The addresses that it can be downloaded from, the first one to be asked first.
 
+    Raises:
+        TypeError: ``size`` is not an int, or ``homes`` not a tuple. Name and checksum are looked at
+            by `find_file`.
+        ValueError: The size is negative.
+
     Example:
         >>> DataFile("toy/a.csv", "0" * 32, 8, ("https://example.org/a.csv",)).name
         'toy/a.csv'
@@ -37,6 +44,10 @@ class DataFile:
     md5: str
     size: int
     homes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        check_count("size", self.size, minimum=0)
+        check_type("homes", self.homes, tuple, "a tuple of addresses")
 
 
 def find_file(name: str, md5: str, how_to_get: str, *, size: int | None = None) -> Path:

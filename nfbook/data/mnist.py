@@ -102,7 +102,8 @@ def binarise(
         Zeros and ones, of the same shape.
 
     Raises:
-        TypeError: The pixels are not a tensor of bytes.
+        TypeError: The pixels are not a tensor of bytes, or the dtype is none of floating-point
+            numbers.
         ValueError: There are none.
 
     Example:
@@ -115,5 +116,9 @@ def binarise(
         raise TypeError(f"pixels must have dtype torch.uint8, got {pixels.dtype}")
     if pixels.numel() == 0:
         raise ValueError(f"pixels must not be empty, got shape {tuple(pixels.shape)}")
-    brightness = pixels.to(torch.get_default_dtype() if dtype is None else dtype) / 255
+    dtype = torch.get_default_dtype() if dtype is None else dtype
+    check_type("dtype", dtype, torch.dtype, "a torch.dtype or None")
+    if not dtype.is_floating_point:
+        raise TypeError(f"dtype must be one of floating-point numbers, got {dtype}")
+    brightness = pixels.to(dtype) / 255
     return torch.bernoulli(brightness, generator=generator)

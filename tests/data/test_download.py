@@ -385,6 +385,10 @@ def test_what_is_no_data_file_is_refused(home):
         obtain("toy/x.bin")
     with pytest.raises(TypeError, match="progress must be True or False, got int"):
         obtain(toy(home), progress=1)
+    with pytest.raises(TypeError, match="homes must be a tuple of addresses, got str"):
+        DataFile("toy/x.bin", "0" * 32, 8, "https://example.org/a.csv")
+    with pytest.raises(TypeError, match="size must be an int, got str"):
+        DataFile("toy/x.bin", "0" * 32, "8", ())
 
 
 def test_download_is_true_or_false(home):

@@ -194,6 +194,10 @@ def test_what_are_no_grey_pixels_is_refused():
         binarise([0, 1])
     with pytest.raises(ValueError, match=r"pixels must not be empty, got shape \(0,\)"):
         binarise(torch.tensor([], dtype=torch.uint8))
+    with pytest.raises(TypeError, match=r"dtype must be one of floating-point .* got torch\.int64"):
+        binarise(pixels(3), dtype=torch.int64)
+    with pytest.raises(TypeError, match=r"dtype must be a torch\.dtype or None, got str"):
+        binarise(pixels(3), dtype="float32")
     with pytest.raises(TypeError, match=r"generator must be a torch\.Generator"):
         binarise(pixels(3), generator=1)
 
