@@ -39,7 +39,7 @@ def save_state(path: Path, state: Mapping[str, Any]) -> None:
 
     Raises:
         OSError: It cannot be written. What was there before is still there.
-        TypeError: A value or a key is of another kind.
+        TypeError: The path is none, or a value or a key is of another kind.
 
     Example:
         >>> import tempfile
@@ -51,6 +51,7 @@ def save_state(path: Path, state: Mapping[str, Any]) -> None:
     """
     from safetensors.torch import save
 
+    check_type("path", path, Path, "a pathlib.Path")
     tensors: dict[str, Tensor] = {}
     text = json.dumps(_without_tensors(state, "", tensors), sort_keys=False)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -66,6 +67,7 @@ def load_state(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: The file is cut short, was changed, or is something else.
         FileNotFoundError: There is no such file.
+        TypeError: The path is none.
 
     Example:
         >>> import tempfile
@@ -77,6 +79,7 @@ def load_state(path: Path) -> dict[str, Any]:
     """
     from safetensors import SafetensorError, safe_open
 
+    check_type("path", path, Path, "a pathlib.Path")
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
@@ -238,6 +241,8 @@ def _is_another_running(process: int) -> bool:
 def _without_tensors(value: Any, where: str, tensors: dict[str, Tensor]) -> Any:
     """Return a value as JSON can hold it, with its tensors put into the dictionary."""
     if isinstance(value, Tensor):
+        while where in tensors:  # as by the keys "a.b", and "b" within "a"
+            where += "'"
         tensors[where] = value
         return {"tensor": where}
     if isinstance(value, Mapping):

@@ -102,6 +102,9 @@ class Trainer:
         check_type("optimiser", optimiser, Optimizer, "a torch.optim.Optimizer")
         _check_trains(optimiser, model)
         check_type("schedule", schedule, LRScheduler | None, "a schedule of torch or None")
+        # Some schedules of schedules name no optimiser of their own.
+        if getattr(schedule, "optimizer", optimiser) is not optimiser:
+            raise ValueError("schedule must be made for the optimiser, got one of another")
         check_type("average", average, AveragedModel | None, "an AveragedModel or None")
         if autocast not in (None, torch.bfloat16):
             raise ValueError(f"autocast must be torch.bfloat16 or None, got {autocast!r}")
@@ -138,12 +141,16 @@ class Trainer:
 
         Raises:
             TrainingError: The loss or its gradient is not finite. The parameters are as before.
+            TypeError: The loss is no tensor.
+            ValueError: It has dimensions, or does not depend on what is trained, or the data are at
+                their end.
         """
-        batch = None if self.data is None else self._workers.part(next(self.data))
+        batch = self._batch()
         before = self._random.state()
         self.optimiser.zero_grad()
         with self._workers.autocast():
             loss = self._loss(batch, self.step, self.generator)
+        _check_loss(loss)
         value = self._workers.mean(loss)
         if not math.isfinite(value):
             raise self._failure(f"loss is {value}", batch, before)
@@ -160,6 +167,17 @@ class Trainer:
             self.average.update_parameters(self.model)
         self.step += 1
         return value
+
+    def _batch(self) -> Any:
+        if self.data is None:
+            return None
+        try:
+            batch = next(self.data)
+        except StopIteration:
+            raise ValueError(
+                f"data must be batches without end, got no more after step {self.step}"
+            ) from None
+        return self._workers.part(batch)
 
     def fit(
         self,
@@ -365,6 +383,17 @@ class Trainer:
                 f"the last one there is of step {last}",
                 stacklevel=3,
             )
+
+
+def _check_loss(loss: object) -> None:
+    check_type("what loss returns", loss, Tensor, "a torch.Tensor")
+    assert isinstance(loss, Tensor)
+    if loss.ndim:
+        raise ValueError(
+            f"loss must return a tensor without dimensions, got shape {tuple(loss.shape)}"
+        )
+    if not loss.requires_grad:
+        raise ValueError("loss must depend on a parameter that is trained, and it does on none")
 
 
 def _check_trains(optimiser: Optimizer, model: nn.Module) -> None:

@@ -85,6 +85,13 @@ def test_every_dtype_and_shared_memory_and_strides(tmp_path, dtype):
     assert same(load_state(tmp_path / "state"), state)
 
 
+def test_tensors_whose_names_would_be_the_same_are_kept_apart(tmp_path):
+    one, two, three = torch.ones(1), torch.zeros(2), torch.arange(3)
+    state = {"a.b": one, "a": {"b": two, "b'": three}, 1: one, "1": two}
+    save_state(tmp_path / "state", state)
+    assert same(load_state(tmp_path / "state"), state)
+
+
 def test_what_is_no_plain_value_is_refused_and_the_old_file_stays(tmp_path):
     save_state(tmp_path / "state", STATE)
     with pytest.raises(TypeError, match=r"a\.b must be a tensor or a plain value, got Linear"):
@@ -175,6 +182,9 @@ def test_what_was_begun_is_cleaned_up(tmp_path):
 def test_bad_arguments(tmp_path):
     with pytest.raises(TypeError, match=r"folder must be a pathlib\.Path, got str"):
         Checkpoints(str(tmp_path))
+    for function in (load_state, lambda path: save_state(path, STATE)):
+        with pytest.raises(TypeError, match=r"path must be a pathlib\.Path, got str"):
+            function(str(tmp_path / "state"))
     with pytest.raises(ValueError, match="keep must be at least 1"):
         Checkpoints(tmp_path, 0)
 

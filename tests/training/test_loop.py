@@ -572,11 +572,42 @@ def test_the_optimiser_of_another_model_is_refused():
         Trainer(linear(), squares, Minibatches(points(), size=5), optimiser)
 
 
+def test_the_schedule_of_another_optimiser_is_refused():
+    """It would lower a rate that nobody uses."""
+    model = linear()
+    mine, other = (torch.optim.SGD(model.parameters(), 0.1) for _ in range(2))
+    data = Minibatches(points(), size=5)
+    for make in (lambda o: CosineAnnealingLR(o, 10), ReduceLROnPlateau):
+        with pytest.raises(ValueError, match="schedule must be made for the optimiser"):
+            Trainer(model, squares, data, mine, schedule=make(other))
+        Trainer(model, squares, data, mine, schedule=make(mine))
+
+
+@pytest.mark.parametrize(
+    ("loss", "error", "message"),
+    [
+        (
+            lambda model, x, s, g: 1.0,
+            TypeError,
+            r"loss returns must be a torch\.Tensor, got f",
+        ),
+        (lambda model, x, s, g: model(x), ValueError, r"without dimensions, got shape \(5, 2\)"),
+        (lambda model, x, s, g: x.sum(), ValueError, "must depend on a parameter that is trained"),
+    ],
+)
+def test_a_loss_that_cannot_be_minimised(loss, error, message):
+    with pytest.raises(error, match=message):
+        trainer_of(linear(), loss).fit(1, progress=False)
+
+
 def test_data_must_be_batches_without_end():
     model = linear()
     optimiser = torch.optim.SGD(model.parameters(), 0.1)
     with pytest.raises(TypeError, match=r"data\.__next__"):
         Trainer(model, squares, [points()], optimiser)
+    trainer = Trainer(model, squares, iter([points()] * 2), optimiser)
+    with pytest.raises(ValueError, match="batches without end, got no more after step 2"):
+        trainer.fit(3, progress=False)
     with pytest.raises(ValueError, match=r"size must be at most the number of observations, 20"):
         Minibatches(points(), size=21)
 
