@@ -44,7 +44,7 @@ class TrainingHistory:
     def __getitem__(self, column: str) -> list[Any]:
         """Return a column; None where a row lacks it."""
         if column not in self.columns:
-            names = ", ".join(self.columns)
+            names = ", ".join(self.columns) or "none, before the first row"
             raise KeyError(f"column must be one of {names}, got {column!r}")
         return [row.get(column) for row in self.rows]
 

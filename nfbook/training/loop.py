@@ -223,6 +223,7 @@ class Trainer:
         if validate is not None or patience is not None:
             check_callable("validate", validate)
         check_type("checkpoints", checkpoints, Checkpoints | None, "Checkpoints or None")
+        check_type("progress", progress, bool, "True or False")
         if checkpoints is not None and self.data is not None:
             for name in ("state_dict", "load_state_dict"):
                 check_callable(f"data.{name}", getattr(self.data, name, None))

@@ -305,6 +305,10 @@ def test_the_history_is_drawn():
     plt.close("all")
     with pytest.raises(TypeError, match="ax must be matplotlib Axes"):
         history.plot("figure")
+    with pytest.raises(KeyError, match=r"column must be one of step, loss, .* got 'los'"):
+        history["los"]
+    with pytest.raises(KeyError, match="one of none, before the first row, got 'loss'"):
+        type(history)()["loss"]
     with pytest.raises(TypeError, match="unit must be a str"):
         history.plot(ax, unit=2)
     with pytest.raises(ValueError, match="got none"):
@@ -622,6 +626,7 @@ def test_annealing_starts_where_it_is_told():
 @pytest.mark.parametrize(
     ("named", "message"),
     [
+        ({"progress": "no"}, "progress must be True or False, got str"),
         ({"validate": 3}, "validate must be a function, got int"),
         ({"checkpoints": "runs"}, "checkpoints must be Checkpoints or None, got str"),
         ({"validate": lambda model: 3.0}, "what validate returns must be a dict of numbers"),
@@ -634,7 +639,7 @@ def test_annealing_starts_where_it_is_told():
 )
 def test_bad_arguments_of_fit(named, message):
     with pytest.raises(TypeError, match=message):
-        trainer_of(linear()).fit(1, progress=False, **named)
+        trainer_of(linear()).fit(1, **{"progress": False} | named)
 
 
 @pytest.mark.parametrize("name", ["step", "loss", "seconds"])
