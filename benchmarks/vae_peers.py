@@ -87,10 +87,13 @@ def contestant(name: str, family: str, length: int, same: bool = False) -> Eager
     """Return a library's model.
 
     Arguments:
-        name: One of those that `names` returns for the family and length.
+        name: nfbook, compiled or not, the networks alone, or another library that has the family.
         family: One that `vae` knows.
         length: The number of layers.
         same: Whether the others' u are changed so that their layers are nfbook's, see `u_for`.
+
+    Raises:
+        ValueError: The name is none of them.
     """
     # Pyro turns torch's checks of arguments on for the whole process. Here they are off for all.
     Distribution.set_default_validate_args(False)
@@ -106,7 +109,9 @@ def contestant(name: str, family: str, length: int, same: bool = False) -> Eager
             return _normflows(model)
         case "flowjax":
             return Jitted(model, same=same)
-    return Floor(model)
+        case "networks alone":
+            return Floor(model)
+    raise ValueError(f"there is no contestant with the name {name!r}")
 
 
 class Eager:

@@ -78,6 +78,10 @@ class DiagonalGaussian(nn.Module):
         features: The dimension d.
         batch_shape: How many there are, each with parameters of its own.
 
+    Raises:
+        TypeError: A size is not an int, or the batch shape no tuple.
+        ValueError: A size is less than 1.
+
     Example:
         >>> DiagonalGaussian(2, (7,))().batch_shape
         torch.Size([7])
@@ -86,6 +90,9 @@ class DiagonalGaussian(nn.Module):
     def __init__(self, features: int, batch_shape: tuple[int, ...] = ()) -> None:
         super().__init__()
         check_count("features", features)
+        check_type("batch_shape", batch_shape, tuple, "a tuple of ints")
+        for size in batch_shape:
+            check_count("every one of batch_shape", size)
         self.mean = nn.Parameter(torch.zeros(*batch_shape, features))
         self.log_std = nn.Parameter(torch.zeros(*batch_shape, features))
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from nfbook._checks import check_count, check_generator, check_type
 from nfbook.networks._layers import linear
+from nfbook.networks.feedforward import Dense, Gated
 
 __all__ = ["STAGES", "ConvolutionalDecoder", "ConvolutionalEncoder"]
 
@@ -53,12 +54,9 @@ class _Convolution(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the maps after the layer, `(n, channels, height, width)`."""
-        return _activated(self.layer(x), gated=self.gated)
-
-
-def _activated(units: Tensor, *, gated: bool) -> Tensor:
-    """Return one half of the channels times gates made of the other, or all after a ReLU."""
-    return nn.functional.glu(units, dim=1) if gated else nn.functional.relu(units)
+        maps = self.layer(x)
+        # As in `Gated` and `Dense`, for channels in place of units.
+        return nn.functional.glu(maps, dim=1) if self.gated else nn.functional.relu(maps)
 
 
 class ConvolutionalEncoder(nn.Module):
@@ -114,12 +112,17 @@ class ConvolutionalEncoder(nn.Module):
             )
         )
         maps = channels[-1] * math.prod(_sides(image[1:], stages)[-1])
-        self.last = linear(maps, out_features * (2 if gated else 1), generator=generator)
+        self.last = (Gated if gated else Dense)(maps, out_features, generator=generator)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the units of each image, `(*, out_features)`."""
+        """Return the units of each image, `(*, out_features)`.
+
+        Raises:
+            ValueError: x has another size than ``in_features``.
+        """
+        _check_size("x", x, self.in_features)
         maps = self.layers(x.reshape(-1, *self.image))
-        units = _activated(self.last(maps.flatten(1)), gated=self.gated)
+        units = self.last(maps.flatten(1))
         result: Tensor = units.reshape(*x.shape[:-1], self.out_features)
         return result
 
@@ -165,9 +168,8 @@ class ConvolutionalDecoder(nn.Module):
         sides = _sides(image[1:], stages)
         channels = [each for each, _ in stages]
         self.start = (channels[-1], *sides[-1])
-        self.first = linear(
-            in_features, math.prod(self.start) * (2 if gated else 1), generator=generator
-        )
+        units = math.prod(self.start)
+        self.first = (Gated if gated else Dense)(in_features, units, generator=generator)
         layers: list[nn.Module] = []
         for k in reversed(range(len(stages))):
             stride = stages[k][1]
@@ -186,8 +188,13 @@ class ConvolutionalDecoder(nn.Module):
         self.last = linear(channels[0], image[0], generator=generator)
 
     def forward(self, z: Tensor) -> Tensor:
-        """Return one flat image for each vector, `(*, channels * height * width)`."""
-        start = _activated(self.first(z.reshape(-1, self.in_features)), gated=self.gated)
+        """Return one flat image for each vector, `(*, channels * height * width)`.
+
+        Raises:
+            ValueError: z has another size than ``in_features``.
+        """
+        _check_size("z", z, self.in_features)
+        start = self.first(z.reshape(-1, self.in_features))
         maps = self.layers(start.reshape(-1, *self.start))
         pixels = self.last(maps.movedim(1, -1)).movedim(-1, 1)
         result: Tensor = pixels.reshape(*z.shape[:-1], self.out_features)
@@ -202,6 +209,12 @@ def _sides(image: Sequence[int], stages: Sequence[tuple[int, int]]) -> list[tupl
         height, width = -(-height // stride), -(-width // stride)
         sides.append((height, width))
     return sides
+
+
+def _check_size(name: str, value: Tensor, size: int) -> None:
+    """Check that vectors have a size. A reshape would say that of all of them together."""
+    if value.shape[-1:] != (size,):
+        raise ValueError(f"{name} must have shape (*, {size}), got {tuple(value.shape)}")
 
 
 def _check(

@@ -14,7 +14,23 @@ from nfbook.networks._layers import linear
 __all__ = ["Dense", "Feedforward", "Gated", "Maxout"]
 
 
-class Dense(nn.Module):
+class _Hidden(nn.Module):
+    """A hidden layer that is made of linear units, so many for each of its outputs."""
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        each: int,
+        generator: torch.Generator | None,
+    ) -> None:
+        super().__init__()
+        check_count("in_features", in_features)
+        check_count("out_features", out_features)
+        self.linear = linear(in_features, out_features * each, generator=generator)
+
+
+class Dense(_Hidden):
     r"""A layer :math:`\max(0, \mathbf{W} \mathbf{x} + \mathbf{b})`.
 
     Arguments:
@@ -30,15 +46,14 @@ class Dense(nn.Module):
     def __init__(
         self, in_features: int, out_features: int, *, generator: torch.Generator | None = None
     ) -> None:
-        super().__init__()
-        self.linear = linear(in_features, out_features, generator=generator)
+        super().__init__(in_features, out_features, 1, generator)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the outputs, `(*, out_features)`."""
         return nn.functional.relu(self.linear(x), inplace=True)
 
 
-class Maxout(nn.Module):
+class Maxout(_Hidden):
     r"""A layer whose unit is the largest of several linear ones (Goodfellow et al., 2013).
 
     .. math:: y_i = \max_{j \le k} \; \mathbf{w}_{ij}^\top \mathbf{x} + b_{ij}
@@ -62,10 +77,9 @@ class Maxout(nn.Module):
         *,
         generator: torch.Generator | None = None,
     ) -> None:
-        super().__init__()
         check_count("window", window)
+        super().__init__(in_features, out_features, window, generator)
         self.window = window
-        self.linear = linear(in_features, out_features * window, generator=generator)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the outputs, `(*, out_features)`."""
@@ -74,7 +88,7 @@ class Maxout(nn.Module):
         return largest
 
 
-class Gated(nn.Module):
+class Gated(_Hidden):
     r"""A layer that is linear but for gates between 0 and 1 (Dauphin et al., 2017).
 
     .. math:: \mathbf{y} = (\mathbf{W} \mathbf{x} + \mathbf{b})
@@ -93,8 +107,7 @@ class Gated(nn.Module):
     def __init__(
         self, in_features: int, out_features: int, *, generator: torch.Generator | None = None
     ) -> None:
-        super().__init__()
-        self.linear = linear(in_features, 2 * out_features, generator=generator)
+        super().__init__(in_features, out_features, 2, generator)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the outputs, `(*, out_features)`."""

@@ -36,6 +36,7 @@ from torch.nn.functional import softplus
 from nfbook._checks import check_count, check_real, check_type, check_zero_one
 from nfbook.flows import FlowDistribution
 from nfbook.transforms import DataUnits, pixel_box
+from nfbook.vae._units import shift_and_scale
 
 __all__ = ["BernoulliDecoder", "Decoder", "GaussianDecoder", "LogitNormalDecoder"]
 
@@ -170,13 +171,7 @@ class GaussianDecoder(Decoder):
             self.raw_scale = nn.Parameter(raw.to(torch.get_default_dtype()))
         shift, unit = torch.zeros(self.data_dim), torch.ones(self.data_dim)
         if units is not None:
-            check_type("units", units, DataUnits, "nfbook DataUnits or None")
-            if units.shift.shape != shift.shape or units.log_scale is None:
-                raise ValueError(
-                    f"units must have a shift and a scale of shape ({self.data_dim},), "
-                    f"got {tuple(units.shift.shape)}"
-                )
-            shift, unit = units.shift.detach().clone(), units.log_scale.detach().exp()
+            shift, unit = shift_and_scale(units, self.data_dim)
         self.register_buffer("shift", shift)
         self.register_buffer("unit", unit)
 

@@ -30,6 +30,7 @@ from nfbook.training import (
     negative_bound,
 )
 from nfbook.transforms import DataUnits, dequantise
+from nfbook.vae._units import shift_and_scale
 from nfbook.vae.decoders import BernoulliDecoder, Decoder, GaussianDecoder, LogitNormalDecoder
 from nfbook.vae.model import VAE
 
@@ -45,6 +46,10 @@ class Standardised(nn.Module):
         network: From standardised data, `(*, D)`, to its outputs.
         units: The data's units.
 
+    Raises:
+        TypeError: The network is no module, or the units are none.
+        ValueError: The units have no scale, or another size than the network's input.
+
     Example:
         >>> x = torch.tensor([[1.0], [3.0]])
         >>> Standardised(nn.Identity(), DataUnits.from_data(x))(x)
@@ -58,11 +63,10 @@ class Standardised(nn.Module):
     def __init__(self, network: nn.Module, units: DataUnits) -> None:
         super().__init__()
         check_type("network", network, nn.Module, "a torch.nn.Module")
-        check_type("units", units, DataUnits, "nfbook DataUnits")
-        assert units.log_scale is not None
+        shift, unit = shift_and_scale(units, getattr(network, "in_features", None))
         self.network = network
-        self.register_buffer("shift", units.shift.detach().clone())
-        self.register_buffer("unit", units.log_scale.detach().exp())
+        self.register_buffer("shift", shift)
+        self.register_buffer("unit", unit)
 
     @property
     def in_features(self) -> int:
@@ -127,7 +131,7 @@ def fit_vae(
         the time, and "validation" for the part held back.
 
     Raises:
-        TypeError: An argument has the wrong type.
+        TypeError: An argument has the wrong type, or x holds no numbers.
         ValueError: A number is out of its range, a name is unknown, or the likelihood does not go
             with the data.
 
@@ -139,6 +143,7 @@ def fit_vae(
         True
     """
     _check(x, latent_dim, likelihood, levels, updates, batch, learning_rate, validation, generator)
+    x = x.detach()
     order = torch.randperm(len(x), generator=generator)
     held = min(max(1, round(validation * len(x))), len(x) - 1)
     train, rest = x[order[held:]], x[order[:held]]
@@ -150,7 +155,7 @@ def fit_vae(
     if whole:
         rest, numbers = (dequantise(part, levels, generator=generator) for part in (rest, train))
     model = _make(
-        numbers, latent_dim, flow, length, likelihood, widths=tuple(widths), generator=generator
+        numbers, latent_dim, flow, length, likelihood, widths=widths, generator=generator
     ).to(numbers)
     for part in (rest, numbers):
         model.check_observations(part)
@@ -195,10 +200,17 @@ def _check(
     generator: torch.Generator | None,
 ) -> None:
     check_type("x", x, Tensor, "a torch.Tensor")
+    if x.dtype == torch.bool or x.is_complex():
+        raise TypeError(
+            f"x must hold floating-point or whole numbers, got {x.dtype}; convert true and false "
+            "first, for example with .to(torch.float32)"
+        )
     if x.is_floating_point():
         check_tensor("x", x, ("n", "D"))
     elif x.ndim != 2:
         raise ValueError(f"x must have shape (n, D), got {tuple(x.shape)}")
+    elif not x.numel():
+        raise ValueError(f"x must not be empty, got shape {tuple(x.shape)}")
     if len(x) < 2:
         raise ValueError(f"x must have at least 2 rows, one of them held back, got {len(x)}")
     for name, count in (("latent_dim", latent_dim), ("updates", updates), ("batch", batch)):
@@ -231,7 +243,7 @@ def _make(
     length: int,
     likelihood: str,
     *,
-    widths: tuple[int, ...],
+    widths: Sequence[int],
     generator: torch.Generator | None,
 ) -> VAE:
     """Return the untrained model."""
@@ -262,7 +274,7 @@ def _flow(
 ) -> Flow | None:
     if name is None:
         return None
-    family: Any = FAMILIES.get(name)
+    family: Any = FAMILIES.get(name) if isinstance(name, str) else None
     if family is None:
         raise ValueError(f"flow must be one of {', '.join(FAMILIES)} or None, got {name!r}")
     # Where all parameters come from the encoder they are linear in its units.

@@ -281,6 +281,11 @@ def test_networks_alone_have_what_the_posterior_takes_from_the_encoder(family, l
     assert floor.count() == sum(p.numel() for p in encoder_and_decoder) + 401 * (80 + taken)
 
 
+def test_a_contestant_that_there_is_not_is_refused():
+    with pytest.raises(ValueError, match="no contestant with the name 'pyro'"):
+        vae_peers.contestant("pyro", "planar", 0)
+
+
 def test_parameters_of_the_layers_differ_from_image_to_image():
     model = vae_peers.vae("planar", 3)
     stack = model.flow.transform(model.encoder(vae_peers.images()))

@@ -20,6 +20,7 @@ from torch.distributions import (
     MultivariateNormal,
     Normal,
     StudentT,
+    kl_divergence,
 )
 
 from nfbook.diagnostics import (
@@ -48,6 +49,7 @@ def correlated_ppca(dtype: torch.dtype = DOUBLE) -> PPCA:
 
 
 MODEL = correlated_ppca()
+X = MODEL.sample(2, generator=torch.Generator().manual_seed(1))[0]
 
 
 def shifted(x):
@@ -183,6 +185,27 @@ def test_smoothing_takes_variance_from_the_estimate_and_keeps_the_scale():
     assert abs(float(smooth.mean())) < 0.2
     gain = effective_sample_size(smoothed) / effective_sample_size(log_w)
     assert float(gain.median()) > 1
+
+
+@pytest.mark.parametrize("wrong", ["nothing", "location", "width", "shape"])
+def test_the_effective_sample_size_is_known_of_a_gaussian_posterior_that_is_wrong_in(wrong):
+    r"""Of K draws :math:`K / \mathbb{E}_q w^2` count, and with all Gaussian that is an integral."""
+    exact = MODEL.posterior(X[:1])
+    mean, covariance = exact.mean[0], exact.covariance_matrix[0]
+    shift = 0.2 * covariance.diagonal().sqrt() if wrong == "location" else 0 * mean
+    # Of independent coordinates with a variance so large, the squared weights have one, too.
+    independent = 1.5 * covariance.diagonal().diag()
+    of_q = {"width": 2 * covariance, "shape": independent}.get(wrong, covariance)
+    # The precision of p^2 / q, and what the shift does where both covariances are the same.
+    left = 2 * covariance.inverse() - of_q.inverse()
+    share = covariance.det() * left.det().sqrt() / of_q.det().sqrt()
+    share = share * (-shift @ covariance.inverse() @ shift).exp()
+    q = MultivariateNormal(mean + shift, of_q)
+    z = q.mean + rand(100_000, 1, 2) @ q.scale_tril.mT
+    log_w = MODEL.log_joint(X[:1], z) - q.log_prob(z)
+    found = float(effective_sample_size(log_w)) / 100_000
+    assert found == pytest.approx(float(share), rel=1e-9 if wrong == "nothing" else 0.05)
+    assert (found > 0.99) == (wrong == "nothing")
 
 
 @pytest.mark.parametrize(
@@ -530,8 +553,6 @@ def test_a_log_joint_that_is_no_number_is_refused():
 
 # ---- the inference gap -------------------------------------------------------------------------
 
-X = MODEL.sample(2, generator=torch.Generator().manual_seed(1))[0]
-
 SEARCH = {"steps": 120, "learning_rate": 0.1}
 
 
@@ -580,6 +601,30 @@ def test_both_gaps_are_the_exact_ones_of_independent_gaussians(family):
     torch.testing.assert_close(
         gap.best_q.log_prob(z), best_diagonal(X).log_prob(z), rtol=0, atol=0.3
     )
+
+
+# But for tails so heavy that the bound's terms have no variance, and so no standard error.
+@pytest.mark.parametrize("wrong", ["nothing", *(name for name in WRONG if name != "heavy-tailed")])
+def test_the_inference_gap_is_the_divergence_from_the_exact_posterior(wrong):
+    posterior = WRONG.get(wrong, MODEL.posterior)
+    gap = inference_gap(
+        MODEL,
+        X,
+        posterior,
+        lambda: DiagonalGaussian(2),
+        steps=0,
+        num_samples=4000,
+        generator=seeded(),
+    )
+    if wrong == "nothing":
+        assert float(gap.total.value.abs().max()) < 1e-12
+        assert float(gap.total.standard_error.max()) < 1e-12
+        return
+    assert bool((gap.total.value > 5 * gap.total.standard_error).all())
+    q = posterior(X)
+    covariance = getattr(q, "covariance_matrix", q.variance.diag_embed())
+    exact = kl_divergence(MultivariateNormal(q.mean, covariance), MODEL.posterior(X))
+    assert within(gap.total, exact)
 
 
 def test_a_family_that_holds_the_posterior_has_no_approximation_gap():
@@ -699,6 +744,19 @@ def test_the_search_changes_neither_the_model_nor_the_generator_of_torch():
     assert torch.equal(torch.random.get_rng_state(), state)
     assert torch.equal(gaps[0].best.value, gaps[1].best.value)
     assert not gaps[0].total.value.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ((0,), ValueError, "features must be at least 1, got 0"),
+        ((2, 3), TypeError, "batch_shape must be a tuple of ints, got int"),
+        ((2, (3, 0)), ValueError, "every one of batch_shape must be at least 1, got 0"),
+    ],
+)
+def test_sizes_of_a_diagonal_gaussian_that_are_none_are_refused(arguments, error, message):
+    with pytest.raises(error, match=message):
+        DiagonalGaussian(*arguments)
 
 
 class _Counts(torch.nn.Module):

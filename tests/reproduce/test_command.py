@@ -1,6 +1,7 @@
 """The experiments as commands: the same path as the long runs, in seconds."""
 
 import dataclasses
+import itertools
 import json
 import math
 import signal
@@ -25,7 +26,7 @@ from nfbook.reproduce.evaluation import evaluate
 from nfbook.training import Checkpoints, TrainingError
 from nfbook.training.checkpoints import load_state
 from nfbook.transforms import DataUnits
-from nfbook.vae import VAE, BernoulliDecoder
+from nfbook.vae import VAE, BernoulliDecoder, LogitNormalDecoder
 
 
 @pytest.fixture
@@ -330,6 +331,34 @@ def test_the_book_and_the_paper_train_the_same_models():
         assert (job.latent_dim, job.batch, job.widths) == (40, 100, (400, 400))
         assert job.annealing_updates / job.updates == 2_000 / 100_000
     assert {job.annealing_updates for job in mnist.jobs("book")} == {2_000}
+
+
+def test_the_patches_have_the_models_of_table_3_and_three_seeds():
+    assert {(job.length, job.seed) for job in cifar10.jobs("book")} == set(
+        itertools.product((0, 2, 5, 10), (0, 1, 2))
+    )
+    units = DataUnits(torch.zeros(3 * 8 * 8), torch.zeros(3 * 8 * 8))
+    for job in cifar10.jobs("book")[:4]:
+        model = cifar10.make_model(job, units)
+        assert isinstance(model.decoder, LogitNormalDecoder)
+        assert (model.latent_dim, model.data_dim) == (30, 192)
+        if job.length == 0:
+            assert model.flow is None
+        else:
+            assert isinstance(model.flow, PlanarFlow)
+            assert (model.flow.length, model.flow.context) == (job.length, 400)
+
+
+def test_the_moderns_have_better_flows_layers_averages_and_gradients():
+    moderns = mnist.jobs("modern")
+    flows = {"sylvester-orthogonal", "sylvester-householder", "iaf"}
+    assert {(job.family, job.layer) for job in moderns} == set(
+        itertools.product(flows, ("relu", "gated"))
+    )
+    for job in moderns:
+        assert (job.latent_dim, job.updates, job.data) == (40, 100_000, "binarised_mnist")
+        assert job.path_gradient
+        assert 0.99 < job.averaging < 1
 
 
 def test_every_name_is_one_job():

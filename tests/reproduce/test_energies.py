@@ -9,8 +9,10 @@ import pytest
 import torch
 from draws import seeded
 
+from nfbook.reproduce import energies
 from nfbook.reproduce.energies import VARIANTS, Settings, jobs, make_flow, run, tapered
 from nfbook.targets import U1, U4
+from nfbook.training import ReverseKL
 
 F64 = torch.float64
 QUICK = jobs("quick")
@@ -111,6 +113,36 @@ def test_the_energy_rises_while_training_goes_on():
     never = run(replace(SHORT, annealed=0.0), progress=False)
     assert run(replace(SHORT, first_beta=1.0), progress=False) == never
     assert run(SHORT, progress=False) != never
+
+
+def test_beta_and_the_batch_are_those_of_the_job(monkeypatch):
+    """The energy has its whole weight after the share of the updates that the job says."""
+    losses = []
+
+    class Remembered(ReverseKL):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            losses.append(self)
+
+    monkeypatch.setattr(energies, "ReverseKL", Remembered)
+    monkeypatch.setattr(energies, "divergence", lambda flow, log_p: 1.0)
+    run(replace(SHORT, annealed=0.4, first_beta=0.2, batch=7), progress=False)
+    run(replace(SHORT, annealed=0.0), progress=False)
+    first, never = losses
+    assert first.samples == 7
+    assert [first.annealing(step) for step in (0, 1, 4, 9)] == pytest.approx([0.2, 0.45, 1, 1])
+    assert never.annealing(0) == 1
+
+
+def test_nice_has_the_layers_and_the_networks_that_the_job_says():
+    def count(length, hidden):
+        flow = make_flow(Settings("U1", "nice", length, 0, hidden=hidden))
+        return sum(parameter.numel() for parameter in flow.parameters())
+
+    two, four, six = (count(length, (32,)) for length in (2, 4, 6))
+    assert six - four == four - two > 0
+    # A hidden unit more in each layer's network: a weight before it, a bias, a weight after it.
+    assert count(2, (33,)) - two == 2 * 3
 
 
 @pytest.mark.parametrize("affine", [True, False])

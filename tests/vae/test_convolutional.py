@@ -114,7 +114,7 @@ def test_without_gates_a_decoder_starts_with_a_relu():
     """So units far below zero say nothing of the vector."""
     decoder = ConvolutionalDecoder(2, (1, 4, 4), SMALL, gated=False).double()
     with torch.no_grad():
-        decoder.first.bias.fill_(-100)
+        decoder.first.linear.bias.fill_(-100)
     first, second = decoder(rand(2, 2))
     assert torch.equal(first, second)
 
@@ -167,6 +167,16 @@ def test_a_vae_takes_them(kind: type):
             lambda: ConvolutionalEncoder((1, 8, 8), 5, ((32, 2, 1),)),
             ValueError,
             r"every one of stages must be a pair of channels and a stride, got \(32, 2, 1\)",
+        ),
+        (
+            lambda: ConvolutionalEncoder((1, 8, 8))(torch.zeros(3, 8, 8)),
+            ValueError,
+            r"x must have shape \(\*, 64\), got \(3, 8, 8\)",
+        ),
+        (
+            lambda: ConvolutionalDecoder(4, (1, 8, 8))(torch.zeros(3)),
+            ValueError,
+            r"z must have shape \(\*, 4\), got \(3,\)",
         ),
         (lambda: ConvolutionalDecoder(0, (1, 8, 8)), ValueError, "in_features must be at least 1"),
         (lambda: ConvolutionalDecoder(4, (1, 8, 8), gated=1), TypeError, "gated must be True or"),

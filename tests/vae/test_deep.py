@@ -107,7 +107,8 @@ def test_importance_sampling_finds_the_evidence(sizes: tuple[int, ...], flow: bo
     model = linear_model(sizes, flow)
     # Wide proposals and typical data: else a few draws have huge weights, or none that counts.
     with torch.no_grad():
-        model.gaussian.parameters_of.start[model.latent_dim :] += 0.4
+        shifts_and_scales = model.gaussian.parameters_of.start.unflatten(0, (-1, 2))
+        shifts_and_scales[:, 1] += 0.4
     x = joint(model).mean[-D:] + 0.3 * torch.randn(3, D, generator=fixed()).double()
     evidence, _ = evidence_and_posterior(model, x)
     found = model.log_prob_importance(x, 40_000, generator=seeded(4), progress=False)

@@ -8,7 +8,10 @@ from draws import fixed, rand, seeded
 
 from nfbook.data import digits
 from nfbook.flows import FAMILIES, PlanarFlow
+from nfbook.training import NegativeELBO
+from nfbook.transforms import DataUnits, quantise
 from nfbook.vae import (
+    VAE,
     BernoulliDecoder,
     GaussianDecoder,
     LogitNormalDecoder,
@@ -75,6 +78,52 @@ def test_whole_numbers_take_a_logit_normal_likelihood_and_new_noise():
     drawn, _ = model.sample(5, generator=seeded(6))
     assert drawn.min() > -0.01
     assert drawn.max() < 1.01
+
+
+def test_whole_numbers_get_new_noise_in_each_update(monkeypatch: pytest.MonkeyPatch):
+    """And so those to train on are never the same twice; those held back always are."""
+    seen: list[torch.Tensor] = []
+    whole = VAE.posterior
+    monkeypatch.setattr(VAE, "posterior", lambda self, x: seen.append(x) or whole(self, x))
+    k = torch.arange(12, dtype=torch.uint8).reshape(6, 2)
+    fit_vae(k, 1, levels=12, updates=3, batch=5, validation=0.2, progress=False)
+    training = [x for x in seen if len(x) == 5]
+    held_back = [x for x in seen if len(x) == 1]
+    assert (len(training), len(held_back)) == (3, 3)
+    for x in held_back:
+        assert torch.equal(x, held_back[0])
+    sums = [x.sum().item() for x in training]  # the rows come in another order each time
+    assert len(set(sums)) == 3
+    pixels = {tuple(quantise(x, 12).flatten().sort().values.tolist()) for x in training}
+    assert len(pixels) == 1
+
+
+def test_the_divergence_gets_its_full_weight_over_the_first_tenth(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    losses = []
+
+    class Remembered(NegativeELBO):
+        def __init__(self, *arguments: object, **named: object):
+            super().__init__(*arguments, **named)
+            losses.append(self)
+
+    monkeypatch.setattr("nfbook.vae.fit.NegativeELBO", Remembered)
+    fit_vae(rand(20, 3), 1, updates=50, progress=False)
+    (loss,) = losses
+    assert [loss.warm_up(step) for step in (0, 5, 50)] == pytest.approx([0.01, 1, 1])
+    assert loss.warm_up(4) < 1
+    assert loss.annealing(0) == 1
+
+
+def test_data_that_need_a_gradient_are_data_like_any_other():
+    x = rand(20, 3)
+    given = x.clone().requires_grad_()
+    one, two = (
+        fit_vae(each, 1, updates=3, generator=seeded(12), progress=False)[0] for each in (x, given)
+    )
+    assert given.grad is None
+    torch.testing.assert_close(one.state_dict(), two.state_dict())
 
 
 def test_the_highest_of_17_levels_is_the_last_17th_of_the_range():
@@ -168,6 +217,14 @@ def test_the_decoder_has_the_encoders_widths_from_x_back():
         (rand(5), {}, ValueError, r"x must have shape \(n, D\), got \(5,\)"),
         (torch.ones(5, dtype=torch.uint8), {}, ValueError, r"x must have shape \(n, D\)"),
         (rand(1, 3), {}, ValueError, "x must have at least 2 rows"),
+        (
+            rand(5, 3) > 0,
+            {},
+            TypeError,
+            r"x must hold floating-point or whole numbers, got torch.bool; convert true and false",
+        ),
+        (rand(5, 3).cfloat(), {}, TypeError, "x must hold .* numbers, got torch.complex64"),
+        (torch.ones(5, 0, dtype=torch.uint8), {}, ValueError, r"not be empty, got shape \(5, 0\)"),
         (rand(5, 3) / 0, {}, ValueError, "x must be finite"),
         (rand(5, 3), {"latent_dim": 0}, ValueError, "latent_dim must be at least 1"),
         (rand(5, 3), {"updates": 0}, ValueError, "updates must be at least 1"),
@@ -176,6 +233,8 @@ def test_the_decoder_has_the_encoders_widths_from_x_back():
         (rand(5, 3), {"validation": 1.0}, ValueError, "validation must lie strictly between"),
         (rand(5, 3), {"generator": 3}, TypeError, "generator must be a torch.Generator"),
         (rand(5, 3), {"widths": ()}, ValueError, "widths must hold at least one width"),
+        (rand(5, 3), {"widths": 5}, TypeError, "widths must be a list or tuple of ints, got int"),
+        (rand(5, 3), {"flow": ["nice"]}, ValueError, "flow must be one of planar, .* got .'nice'"),
         (rand(5, 3), {"flow": "plane"}, ValueError, "flow must be one of planar, .* got 'plane'"),
         (
             rand(5, 3),
@@ -203,6 +262,27 @@ def test_the_decoder_has_the_encoders_widths_from_x_back():
 def test_refusals(x: object, change: dict, error: type[Exception], message: str):
     with pytest.raises(error, match=message):
         fit_vae(x, **({"progress": False} | change))
+
+
+@pytest.mark.parametrize(
+    ("network", "units", "error", "message"),
+    [
+        (torch.tanh, DataUnits(rand(3), rand(3)), TypeError, "network must be a torch.nn.Module"),
+        (torch.nn.Tanh(), rand(3), TypeError, "units must be nfbook DataUnits, got Tensor"),
+        (torch.nn.Tanh(), DataUnits(rand(3)), ValueError, "units must have a scale, got a shift"),
+        (
+            torch.nn.Linear(2, 5),
+            DataUnits(rand(3), rand(3)),
+            ValueError,
+            r"units must be those of 2 columns, of shape \(2,\), got \(3,\)",
+        ),
+    ],
+)
+def test_units_that_do_not_fit_a_network_are_refused(
+    network: object, units: object, error: type[Exception], message: str
+):
+    with pytest.raises(error, match=message):
+        Standardised(network, units)
 
 
 def test_whole_numbers_below_zero_are_refused():

@@ -8,7 +8,8 @@ import torch
 from draws import fixed, rand, seeded
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
-from nfbook.estimators import effective_sample_size, importance_log_prob, log_mean_exp
+from nfbook.diagnostics import coverage, inference_gap, simulation_based_calibration
+from nfbook.estimators import Estimate, effective_sample_size, importance_log_prob, log_mean_exp
 from nfbook.flows import NICE, AffineFlow, Flow, PlanarFlow
 from nfbook.latent import PPCA
 from nfbook.networks import Feedforward
@@ -161,6 +162,56 @@ def test_standard_errors_are_as_wide_as_the_spread():
         estimate = getattr(found, name)
         scores = (estimate.value - truth) / estimate.standard_error
         assert 0.75 < scores.square().mean().sqrt() < 1.25, name
+
+
+def exact_vae() -> tuple[VAE, PPCA]:
+    """Return a VAE with one latent variable and the posterior of the model beside it."""
+    loading = 0.5 * torch.randn(D, 1, generator=fixed(51), dtype=torch.float64)
+    model = PPCA(loading, ppca().mean, SCALE**2)
+    vae = VAE(torch.nn.Linear(D, 1), GaussianDecoder(Feedforward(1, (), D), SCALE)).double()
+    total = (SCALE**2 + loading.square().sum()).item()
+    log_std = 0.5 * math.log(SCALE**2 / total)
+    parameters = vae.gaussian.parameters_of
+    with torch.no_grad():
+        vae.decoder.network[-1].weight.copy_(loading)
+        vae.decoder.network[-1].bias.copy_(model.mean)
+        vae.encoder.weight.copy_(loading.T / total)
+        vae.encoder.bias.copy_(-(loading.T / total) @ model.mean)
+        # The unit is the mean. The scale is the same for all x, and bounded.
+        parameters.network.first.context_weight.copy_(torch.tensor([[1.0], [0.0]]))
+        parameters.start[1] = log_std / (1 - abs(log_std) / math.log(1000))
+    return vae, model
+
+
+def test_the_diagnostics_say_whether_the_posterior_of_a_vae_is_exact():
+    vae, model = exact_vae()
+    x = model.sample(3, generator=fixed(52))[0]
+    checks = (simulation_based_calibration, coverage)
+
+    def gap() -> Estimate:
+        return inference_gap(
+            vae,
+            x,
+            vae.posterior,
+            lambda: AffineFlow(1),
+            log_prob=model.log_prob(x),
+            steps=0,
+            generator=seeded(53),
+        ).total
+
+    for check in checks:
+        assert check(vae, vae.posterior, 300, 19, level=1e-6, generator=seeded(54)).passed
+    torch.testing.assert_close(gap().value, torch.zeros_like(x[:, 0]), rtol=0, atol=1e-5)
+    with torch.no_grad():
+        vae.gaussian.parameters_of.start[1] -= 0.7
+    for check in checks:
+        assert not check(vae, vae.posterior, 300, 19, generator=seeded(54)).passed
+    q, exact = vae.posterior(x), model.posterior(x)
+    narrow = MultivariateNormal(q.mean, scale_tril=q.stddev.diag_embed())
+    total = gap()
+    off = (total.value - kl_divergence(narrow, exact)).abs()
+    assert bool((off < 6 * total.standard_error).all())
+    assert bool((total.value > 6 * total.standard_error).all())
 
 
 # ---- running means -----------------------------------------------------------------------------
