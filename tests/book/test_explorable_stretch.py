@@ -69,7 +69,9 @@ def test_areas_are_those_of_polygons(module):
     got = module("({ measure }, cases) => cases.map(measure)", CASES)
     t = torch.linspace(-0.5, 0.5, 1001, dtype=torch.float64)
     half = torch.full_like(t, 0.5)
-    outline = torch.cat([torch.stack(side) for side in ((t, -half), (half, t), (-t, half), (-half, -t))], 1)
+    outline = torch.cat(
+        [torch.stack(side) for side in ((t, -half), (half, t), (-t, half), (-half, -t))], 1
+    )
     for case, numbers in zip(CASES, got, strict=True):
         x, y = image(case, point(case)[:, None] + case["side"] * outline)
         area = 0.5 * (x * y.roll(-1) - y * x.roll(-1)).sum()
