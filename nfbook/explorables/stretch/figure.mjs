@@ -69,7 +69,7 @@ function render({ model, el }) {
   const plane = (name) => {
     const tints = Array.from({ length: TINTS }, (_, k) => svg("path",
       { class: `nfbook-tint-${name}`, opacity: ((k + 0.5) / TINTS * 0.85).toFixed(3) }));
-    const grid = svg("path", { class: "nfbook-guide-soft" });
+    const grid = svg("path", { class: "nfbook-guide-soft", opacity: 0.6 });
     const square = svg("path", { class: `nfbook-${name} nfbook-solid` });
     const scale = svg("g", { class: "nfbook-axes" });
     const content = clipped(...tints, grid, square);
