@@ -18,8 +18,8 @@ def names() -> list[str]:
     """Return the names of the figures, which are those of their folders.
 
     Example:
-        >>> names()
-        ['bound', 'coin', 'em', 'evidence', 'polynomial', 'stretch']
+        >>> "coin" in names()
+        True
     """
     return sorted(path.parent.name for path in HERE.glob("*/figure.mjs"))
 
@@ -52,8 +52,8 @@ def static_scripts() -> dict[str, str]:
         window.nfbookModules.coin = {"esm": "...", "css": "..."}
 
     Example:
-        >>> list(static_scripts())
-        ['bound.js', 'coin.js', 'em.js', 'evidence.js', 'polynomial.js', 'stretch.js']
+        >>> "coin.js" in static_scripts()
+        True
     """
     return {f"{module}.js": _script(module) for module in names()}
 
