@@ -18,8 +18,8 @@ START = MatrixExplorable().values()
 figure, module = figures.figure, figures.module
 
 CASES = [
-    {"rotation": rotation, "angle": angle, "lower": l, "first": s, "second": t, "upper": u}
-    for rotation, angle, (l, u), (s, t) in product(
+    {"rotation": rotation, "angle": angle, "lower": low, "first": s, "second": t, "upper": up}
+    for rotation, angle, (low, up), (s, t) in product(
         ("last", "first"),
         (-180.0, -37.0, 0.0, 90.0),
         ((0.0, 0.0), (-1.0, 0.35), (0.6, 1.0)),
@@ -35,8 +35,8 @@ def kind():
 
 def by_torch(case: dict[str, object]) -> torch.Tensor:
     """Return the matrix: the package's product of triangles, and torch's exponential of a turn."""
-    s, t, u, l = (float(case[name]) for name in ("first", "second", "upper", "lower"))
-    weights = torch.tensor([[s, u], [l, t]], dtype=torch.float64)
+    s, t, up, low = (float(case[name]) for name in ("first", "second", "upper", "lower"))
+    weights = torch.tensor([[s, up], [low, t]], dtype=torch.float64)
     triangular = PLU(weights, torch.zeros(2, dtype=torch.float64)).matrix
     turn = math.radians(float(case["angle"])) * torch.tensor([[0.0, -1.0], [1.0, 0.0]]).double()
     rotation = torch.linalg.matrix_exp(turn)

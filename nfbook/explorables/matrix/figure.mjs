@@ -153,8 +153,8 @@ const onStep = (x, { min, max, step }) =>
   clamp(Number((step * Math.round(x / step)).toFixed(2)), min, max);
 
 function circle(radius) {
-  return Array.from({ length: 90 }, (_, k) =>
-    [radius * Math.cos(k * Math.PI / 45), radius * Math.sin(k * Math.PI / 45)]);
+  return Array.from({ length: 60 }, (_, k) =>
+    [radius * Math.cos(k * Math.PI / 30), radius * Math.sin(k * Math.PI / 30)]);
 }
 
 // The matrix, and what it does to areas and densities, in words.
