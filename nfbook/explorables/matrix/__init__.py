@@ -54,11 +54,11 @@ class MatrixExplorable(Explorable, module="matrix"):
         self,
         *,
         rotation: str = "last",
-        angle: float = 30.0,
-        lower: float = 0.5,
+        angle: float = 20.0,
+        lower: float = 0.3,
         first: float = 0.4,
         second: float = -0.2,
-        upper: float = 0.6,
+        upper: float = 0.5,
     ) -> None:
         super().__init__(
             rotation=rotation, angle=angle, lower=lower, first=first, second=second, upper=upper
