@@ -28,8 +28,8 @@ SETTINGS = {
 ROUNDS = 3
 FROM = 32  # the smallest D that the exponents are fitted to
 ALT = (
-    "Six lines on logarithmic axes, time against D: two low ones for one pass, two high and steep "
-    "ones for D passes, and two between them for D steps."
+    "Six lines on logarithmic axes, time against D: two low ones for one pass, two steep ones for "
+    "D passes, and two for D steps, which are highest at first and lie between the others later."
 )
 # How each is drawn: marker and colour.
 LOOKS = {

@@ -465,7 +465,7 @@ def factors_of_mixture(
 ) -> tuple[MixtureSameFamily, MixtureSameFamily]:
     r"""Return both factors of a mixture in the plane, :math:`p(x_1)` and :math:`p(x_2 \mid x_1)`.
 
-    Given :math:`x_1`, a component is Gaussian, and its weight is its responsibility for :math:`x_1`:
+    Given :math:`x_1`, a component is Gaussian, and has the weight of its responsibility:
 
     .. math:: b_k = \Sigma_{k12} / \Sigma_{k11}, \qquad
         \mathcal{N}\bigl(x_2 \mid \mu_{k2} + b_k (x_1 - \mu_{k1}),\
