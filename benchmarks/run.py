@@ -38,6 +38,7 @@ NAMES = (
     "objectives",
     "flow_training",
     "maf_sampling",
+    "directions",
     "flow_costs",
     "flow_failures",
     "vae_step",

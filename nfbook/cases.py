@@ -18,6 +18,7 @@ from nfbook.latent import PPCA, GaussianMixture
 __all__ = [
     "data_and_gaussian",
     "data_and_ppca",
+    "factors_of_mixture",
     "line_and_point",
     "line_model_and_data",
     "maximise",
@@ -457,3 +458,42 @@ def maximise(function: Callable[..., Tensor], *start: Tensor) -> list[Tensor]:
 
     optimiser.step(loss)
     return [value.detach() for value in free]
+
+
+def factors_of_mixture(
+    mixture: GaussianMixture, x: Tensor
+) -> tuple[MixtureSameFamily, MixtureSameFamily]:
+    r"""Return both factors of a mixture in the plane, :math:`p(x_1)` and :math:`p(x_2 \mid x_1)`.
+
+    Given :math:`x_1`, a component is Gaussian, and has the weight of its responsibility:
+
+    .. math:: b_k = \Sigma_{k12} / \Sigma_{k11}, \qquad
+        \mathcal{N}\bigl(x_2 \mid \mu_{k2} + b_k (x_1 - \mu_{k1}),\
+        \Sigma_{k22} - b_k \Sigma_{k12}\bigr).
+
+    Arguments:
+        mixture: The mixture, with D = 2.
+        x: Values of the first coordinate, `(*)`.
+
+    Returns:
+        Two distributions on the line, the second one with batch shape `(*)`.
+
+    Example:
+        >>> mixture = random_mixture(torch.Generator().manual_seed(0))
+        >>> first, second = factors_of_mixture(mixture, torch.zeros(5))
+        >>> (first.log_prob(torch.zeros(5)) + second.log_prob(torch.ones(5)))[0].isclose(
+        ...     mixture.log_prob(torch.tensor([[0.0, 1.0]]))[0])
+        tensor(True)
+    """
+    means, covariances = mixture.means, mixture.covariances
+    slope = covariances[:, 0, 1] / covariances[:, 0, 0]
+    parts = Normal(means[:, 0], covariances[:, 0, 0].sqrt())
+    given = Normal(
+        means[:, 1] + slope * (x.unsqueeze(-1) - means[:, 0]),
+        (covariances[:, 1, 1] - slope * covariances[:, 0, 1]).sqrt(),
+    )
+    shares = Categorical(logits=mixture.weights.log() + parts.log_prob(x.unsqueeze(-1)))
+    return (
+        MixtureSameFamily(Categorical(mixture.weights), parts),
+        MixtureSameFamily(shares, given),
+    )
