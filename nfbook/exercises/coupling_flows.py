@@ -63,6 +63,7 @@ def _spline_middle(a: float, b: float, s: float) -> Tensor:
     total = 0.25 * (2 + a + b)
     return _double(0.25 * (1 + a) / total, s * 0.25 * (a + 2 + b) / total**2)
 
+
 def _weather(
     *, cells: bool = True, sign: float = 1.0, diagonal: bool = False, part: str = "test"
 ) -> Tensor:
@@ -315,4 +316,3 @@ EXERCISES = {
         tolerance=2e-3,
     ),
 }
-
