@@ -53,6 +53,26 @@ def test_the_way_is_that_of_the_package(module, mask):
     torch.testing.assert_close(total, ladj)
 
 
+def test_a_part_of_a_layer(module):
+    """`after` equals `way` at whole numbers, and a layer with a part of both parameters between."""
+    point, mask = [0.7, -1.2], "taking turns"
+    found = module(
+        "({ after, way }, [mask, point]) => [way(mask, point), [0, 1, 2.25, 6].map((layers) => "
+        "after(mask, point, layers))]",
+        [mask, point],
+    )
+    stages, (none, one, part, every) = found
+    for stage, same in ((stages[0], none), (stages[1], one), (stages[6], every)):
+        assert stage["point"] == pytest.approx(same["point"], abs=1e-12)
+        assert stage["ladj"] == pytest.approx(same["ladj"], abs=1e-12)
+    (before, after), step = stages[2:4], 0.25
+    scale = after["ladj"] - before["ladj"]
+    shift = after["point"][1] - torch.tensor(scale).double().exp() * before["point"][1]
+    moved = torch.tensor(step * scale).double().exp() * before["point"][1] + step * shift
+    assert part["point"] == pytest.approx([before["point"][0], float(moved)], abs=1e-9)
+    assert part["ladj"] == pytest.approx(before["ladj"] + step * scale, abs=1e-12)
+
+
 def test_which_coordinate_stays(module):
     """The figure's `MASKS` count from 0, the package's from 1."""
     masks = module("({ MASKS }) => MASKS", None)
@@ -115,7 +135,7 @@ def test_one_coordinate_stays(figure):
     figure.show(mask="x1 stays", z1=1.25, z2=-0.5, layers=LENGTH)
     label = figure.place.locator("[role=img]").get_attribute("aria-label")
     assert "It lies at 1.25, " in label
-    assert "layer 6 the first coordinate stayed" in figure.place.inner_text()
+    assert "Layer 6: the first coordinate stays" in figure.place.inner_text()
 
 
 def test_the_numbers_add_up(figure):

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nfbook.explorables.base import Choice, Count, Explorable, Real
+from nfbook.explorables.base import Choice, Explorable, Real
 from nfbook.flows import RealNVP
 
 __all__ = ["LENGTH", "MASKS", "UNITS", "CouplingExplorable", "new_flow", "trained_flow"]
@@ -94,7 +94,8 @@ class CouplingExplorable(Explorable, module="coupling"):
         mask: "taking turns", "x1 stays" or "x2 stays".
         z1: The point's first coordinate as noise, from -3 to 3.
         z2: Its second coordinate.
-        layers: The number of layers that it has gone through, from 0 to 6.
+        layers: How many layers it has gone through, from 0 to 6. With a fraction f of a layer it has
+            gone through one with f times the shift and f times the log-scale.
 
     Raises:
         TypeError: A value has the wrong type.
@@ -104,13 +105,13 @@ class CouplingExplorable(Explorable, module="coupling"):
         >>> figure = CouplingExplorable(layers=2)
         >>> figure.mask = "x1 stays"
         >>> figure.layers
-        2
+        2.0
     """
 
     mask = Choice(*MASKS).tag(sync=True)
     z1 = Real(-3.0, 3.0).tag(sync=True)
     z2 = Real(-3.0, 3.0).tag(sync=True)
-    layers = Count(LENGTH).tag(sync=True)
+    layers = Real(0.0, LENGTH).tag(sync=True)
 
     def __init__(
         self,
@@ -118,6 +119,6 @@ class CouplingExplorable(Explorable, module="coupling"):
         mask: str = "taking turns",
         z1: float = 0.5,
         z2: float = 1.0,
-        layers: int = LENGTH,
+        layers: float = LENGTH,
     ) -> None:
         super().__init__(mask=mask, z1=z1, z2=z2, layers=layers)

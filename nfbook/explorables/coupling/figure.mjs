@@ -48,6 +48,20 @@ export function way(mask, point) {
   })];
 }
 
+// The same after a number of layers that need not be whole. A fraction of a layer is a layer with
+// that fraction of the shift and of the log-scale.
+export function after(mask, point, layers) {
+  const whole = Math.min(Math.floor(layers), LENGTH - 1);
+  const stages = way(mask, point);
+  const [from, part] = [stages[whole], layers - whole];
+  const stays = MASKS[mask][whole];
+  const network = networks[Object.keys(MASKS).indexOf(mask)][whole];
+  const { shift, logScale } = conditioner(network, from.point[stays]);
+  const moved = Math.exp(part * logScale) * from.point[1 - stays] + part * shift;
+  return { point: stays === 0 ? [from.point[0], moved] : [moved, from.point[1]],
+    ladj: from.ladj + part * logScale };
+}
+
 export const logNormal = ([a, b]) => -Math.log(2 * Math.PI) - 0.5 * (a * a + b * b);
 
 // log π of the two moons: 32 round Gaussians on two half circles.
@@ -67,8 +81,8 @@ export function logMoons([x, y]) {
 // A cloud of points whose distribution is close to the standard normal, the same every time: a
 // lattice of the unit square, carried to the plane by radius and angle.
 const GOLDEN = (Math.sqrt(5) - 1) / 2;
-const CLOUD = Array.from({ length: 500 }, (_, i) => {
-  const radius = Math.sqrt(-2 * Math.log((i + 0.5) / 500));
+const CLOUD = Array.from({ length: 400 }, (_, i) => {
+  const radius = Math.sqrt(-2 * Math.log((i + 0.5) / 400));
   const angle = 2 * Math.PI * ((i * GOLDEN) % 1);
   return [radius * Math.cos(angle), radius * Math.sin(angle)];
 });
@@ -80,13 +94,13 @@ const MARGIN_OF_HEIGHTS = { left: 62, right: 14, top: 14, bottom: 40 };
 const SIDE_BY_SIDE = 560; // pixels: below it the two pictures stand one above the other
 // The ranges are those that CouplingExplorable accepts.
 const COORDINATE = { min: -3, max: 3, step: 0.05 };
-const LAYERS = { min: 0, max: LENGTH, step: 1 };
+const LAYERS = { min: 0, max: LENGTH, step: 0.05 };
 const NAMES = ["mask", "z1", "z2", "layers"];
 const SEEN = 3.3;
 const SMALL = 0.2; // the radius of the circle around the point
 
-const onStep = (x) => clamp(Number((COORDINATE.step * Math.round(x / COORDINATE.step)).toFixed(2)),
-  COORDINATE.min, COORDINATE.max);
+const onStep = (x, { min, max, step }) =>
+  clamp(Number((step * Math.round(x / step)).toFixed(2)), min, max);
 
 function render({ model, el }) {
   // Every node is made once and only moved afterwards.
@@ -94,7 +108,7 @@ function render({ model, el }) {
   const [cloud, moons, trail] = [path("dots"), path("guide-soft"), path("guide-variational")];
   const circles = { before: path("prior"), now: path("variational nfbook-solid") };
   set(trail, { fill: "none" });
-  const stops = Array.from({ length: LENGTH + 1 }, () =>
+  const stops = Array.from({ length: LENGTH + 2 }, () =>
     svg("circle", { r: 2.5, class: "nfbook-mark" }));
   const seen = clipped(cloud, moons, circles.before, circles.now, trail, ...stops);
   const handle = ring("prior");
@@ -110,14 +124,14 @@ function render({ model, el }) {
   const picture = html("div", { role: "img", class: "nfbook-pair" }, plane, steps);
 
   const coordinate = (name, label, words) => slider({ ...COORDINATE, label, name: words,
-    input: (x) => assign(model, { [name]: onStep(x) }),
+    input: (x) => assign(model, { [name]: onStep(x, COORDINATE) }),
     show: (x) => ({ short: setting(x, 2), long: `${words} ${setting(x, 2)}` }) });
   const sliders = {
     z1: coordinate("z1", "first", "coordinate 1"),
     z2: coordinate("z2", "second", "coordinate 2"),
     layers: slider({ ...LAYERS, label: "layers", name: "layers gone through",
-      input: (k) => assign(model, { layers: k }),
-      show: (k) => ({ short: `${k}`, long: `layers ${k}` }) }),
+      input: (k) => assign(model, { layers: onStep(k, LAYERS) }),
+      show: (k) => ({ short: setting(k, 2), long: `layers ${setting(k, 2)}` }) }),
   };
   // The long names carry digits, which would be read out as values.
   sliders.z1.update = named(sliders.z1, "first coordinate");
@@ -147,7 +161,7 @@ function render({ model, el }) {
   function draw(width) {
     const [mask, z1, z2, layers] = NAMES.map((name) => model.get(name));
     const stages = way(mask, [z1, z2]);
-    const { point, ladj } = stages[layers];
+    const { point, ladj } = after(mask, [z1, z2], layers);
     const density = logNormal([z1, z2]) - ladj;
     for (const name of ["z1", "z2", "layers"]) sliders[name].update(model.get(name));
     choice.update(mask);
@@ -158,50 +172,52 @@ function render({ model, el }) {
     const words = account(mask, stages, layers);
     if (status.textContent !== words) status.textContent = words;
     picture.setAttribute("aria-label", `The point ${setting(z1, 2)}, ${setting(z2, 2)} of the ` +
-      `noise after ${layers} of ${LENGTH} layers, masks: ${mask}. It lies at ` +
+      `noise after ${setting(layers, 2)} of ${LENGTH} layers, masks: ${mask}. It lies at ` +
       `${point.map((x) => format(x, 2)).join(", ")}, where the log density is ` +
       `${format(density, 2)}.`);
     if (width === 0) return;
     const wide = width >= SIDE_BY_SIDE;
     const left = wide ? Math.round(0.55 * width) : width;
     const height = wide ? 330 : 260;
-    drawPlane(frameOf(plane, left, height, MARGIN), mask, stages, layers);
+    drawPlane(frameOf(plane, left, height, MARGIN), mask, stages, layers, point);
     drawSteps(frameOf(steps, wide ? width - left : width, wide ? height : 190, MARGIN_OF_HEIGHTS),
-      stages, layers);
+      stages, layers, density);
   }
 
-  function drawPlane(frame, mask, stages, layers) {
+  function drawPlane(frame, mask, stages, layers, point) {
     const middle = { x: (frame.left + frame.right) / 2, y: (frame.top + frame.bottom) / 2 };
     scale = Math.min(frame.right - frame.left, frame.bottom - frame.top) / (2 * SEEN);
     const x = (a) => middle.x + scale * a;
     const y = (b) => middle.y - scale * b;
     const at = ([a, b]) => `${x(a).toFixed(1)},${y(b).toFixed(1)}`;
-    const after = (from) => way(mask, from)[layers].point;
+    const carried = (from) => after(mask, from, layers).point;
     seen.cut(frame);
     planeGrid.replaceChildren(...axes(frame,
       { title: "first coordinate", ticks: [-2, 0, 2].map((t) => [x(t), format(t, 0)]) },
       { title: "second coordinate", ticks: [-2, 0, 2].map((t) => [y(t), format(t, 0)]) }));
     const dot = (p) => `M${at(p)}m-1.6,0a1.6,1.6 0 1,0 3.2,0a1.6,1.6 0 1,0 -3.2,0`;
-    set(cloud, { d: CLOUD.map((from) => dot(after(from))).join("") });
+    set(cloud, { d: CLOUD.map((from) => dot(carried(from))).join("") });
     set(moons, { d: [1, -1].map((sign) =>
       `M${CENTRES.map(([a, b]) => at([sign * a, sign * b])).join("L")}`).join("") });
     const around = Array.from({ length: 40 }, (_, k) => [
       stages[0].point[0] + SMALL * Math.cos(k * Math.PI / 20),
       stages[0].point[1] + SMALL * Math.sin(k * Math.PI / 20)]);
     set(circles.before, { d: `M${around.map(at).join("L")}Z` });
-    set(circles.now, { d: `M${around.map((from) => at(after(from))).join("L")}Z` });
-    const gone = stages.slice(0, layers + 1);
-    set(trail, { d: `M${gone.map(({ point }) => at(point)).join("L")}` });
+    set(circles.now, { d: `M${around.map((from) => at(carried(from))).join("L")}Z` });
+    // The stops after whole layers, and last of all where the point is now.
+    const whole = Math.floor(layers);
+    const gone = [...stages.slice(0, whole + 1).map((stage) => stage.point), point];
+    set(trail, { d: `M${gone.map(at).join("L")}` });
     stops.forEach((node, k) => {
-      node.toggleAttribute("hidden", k > layers || k === 0);
-      const [cx, cy] = at(stages[k].point).split(",");
-      set(node, { cx, cy, r: k === layers ? 4.5 : 2.5 });
+      node.toggleAttribute("hidden", k > whole && k <= LENGTH);
+      const [cx, cy] = at(k > LENGTH ? point : stages[k].point).split(",");
+      set(node, { cx, cy, r: k > LENGTH ? 4.5 : 2.5 });
     });
     const [cx, cy] = at(stages[0].point).split(",");
     set(handle, { transform: `translate(${cx},${cy})` });
   }
 
-  function drawSteps(frame, stages, layers) {
+  function drawSteps(frame, stages, layers, density) {
     const values = stages.map(({ ladj }) => logNormal(stages[0].point) - ladj);
     const truth = logMoons(stages[LENGTH].point);
     const [low, high] = [Math.min(...values, Math.max(truth, Math.min(...values) - 4)),
@@ -218,7 +234,7 @@ function render({ model, el }) {
     set(lines.truth, { d: `M${x(0)},${y(truth).toFixed(1)}H${x(LENGTH)}` });
     set(lines.density, { d: `M${values.map((value, k) =>
       `${x(k).toFixed(1)},${y(value).toFixed(1)}`).join("L")}` });
-    set(here, { cx: x(layers), cy: y(values[layers]) });
+    set(here, { cx: x(layers), cy: y(density) });
   }
 
   draggable(handle, {
@@ -244,13 +260,14 @@ function named(control, words) {
 // What the last layer did, in words.
 function account(mask, stages, layers) {
   if (layers === 0) return "Noise: a draw from the standard normal, before the first layer.";
-  const stays = MASKS[mask][layers - 1];
+  const k = Math.ceil(layers);
+  const stays = MASKS[mask][k - 1];
   const names = ["first", "second"];
-  const step = stages[layers].ladj - stages[layers - 1].ladj;
-  const factor = Math.exp(step);
-  const did = factor < 1 ? "shrank" : "stretched";
-  return `In layer ${layers} the ${names[stays]} coordinate stayed. It said how to shift the ` +
-    `${names[1 - stays]} one, and a small area ${did} by the factor ${format(factor, 2)}.`;
+  const factor = Math.exp(stages[k].ladj - stages[k - 1].ladj);
+  const does = factor < 1 ? "shrinks" : "stretches";
+  return `Layer ${k}: the ${names[stays]} coordinate stays, and says how to scale and shift the ` +
+    `${names[1 - stays]} one. Here the whole layer ${does} a small area by the factor ` +
+    `${format(factor, 2)}.`;
 }
 
 export default { render };
