@@ -111,7 +111,7 @@ class CouplingExplorable(Explorable, module="coupling"):
     mask = Choice(*MASKS).tag(sync=True)
     z1 = Real(-3.0, 3.0).tag(sync=True)
     z2 = Real(-3.0, 3.0).tag(sync=True)
-    layers = Real(0.0, LENGTH).tag(sync=True)
+    layers = Real(0.0, float(LENGTH)).tag(sync=True)
 
     def __init__(
         self,

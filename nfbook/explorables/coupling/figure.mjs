@@ -127,15 +127,12 @@ function render({ model, el }) {
     input: (x) => assign(model, { [name]: onStep(x, COORDINATE) }),
     show: (x) => ({ short: setting(x, 2), long: `${words} ${setting(x, 2)}` }) });
   const sliders = {
-    z1: coordinate("z1", "first", "coordinate 1"),
-    z2: coordinate("z2", "second", "coordinate 2"),
+    z1: coordinate("z1", "first", "first coordinate"),
+    z2: coordinate("z2", "second", "second coordinate"),
     layers: slider({ ...LAYERS, label: "layers", name: "layers gone through",
       input: (k) => assign(model, { layers: onStep(k, LAYERS) }),
       show: (k) => ({ short: setting(k, 2), long: `layers ${setting(k, 2)}` }) }),
   };
-  // The long names carry digits, which would be read out as values.
-  sliders.z1.update = named(sliders.z1, "first coordinate");
-  sliders.z2.update = named(sliders.z2, "second coordinate");
   const choice = radios({ words: Object.keys(MASKS), input: (mask) => assign(model, { mask }) });
   const numbers = numberTable(["base", "log p(z₀)"], ["ladj", "log-determinant", "−"],
     ["density", "log density here", "="], ["truth", "log π, the two moons"]);
@@ -147,8 +144,8 @@ function render({ model, el }) {
       key("variational nfbook-solid", "the same after the layers"),
       key("whole nfbook-dashed", "truth")),
     picture,
-    html("p", { class: "nfbook-hint" }, "Drag the ring: it is the point as noise. The line is its " +
-      "way through the layers, and the dots are draws on the same way."),
+    html("p", { class: "nfbook-hint" }, "Drag the ring: it is the point as noise. The line is " +
+      "its way through the layers, and the pale dots are draws on theirs."),
     html("div", { class: "nfbook-controls" },
       group("The point as noise", "prior", sliders.z1.node, sliders.z2.node),
       group("Layers", "variational", sliders.layers.node),
@@ -240,21 +237,11 @@ function render({ model, el }) {
   draggable(handle, {
     start: () => [model.get("z1"), model.get("z2")],
     move: (dx, dy, [a, b]) => assign(model, {
-      z1: onStep(a + dx / scale), z2: onStep(b - dy / scale),
+      z1: onStep(a + dx / scale, COORDINATE), z2: onStep(b - dy / scale, COORDINATE),
     }),
   });
 
   return redraw(model, NAMES, root, draw);
-}
-
-// A slider that is read out under other words than its name.
-function named(control, words) {
-  const [range, value] = control.node.querySelectorAll("input, .nfbook-value");
-  return (current) => {
-    range.value = current;
-    range.setAttribute("aria-valuetext", `${words} ${setting(current, 2)}`);
-    value.textContent = setting(current, 2);
-  };
 }
 
 // What the last layer did, in words.
