@@ -81,8 +81,8 @@ export function logMoons([x, y]) {
 // A cloud of points whose distribution is close to the standard normal, the same every time: a
 // lattice of the unit square, carried to the plane by radius and angle.
 const GOLDEN = (Math.sqrt(5) - 1) / 2;
-const CLOUD = Array.from({ length: 400 }, (_, i) => {
-  const radius = Math.sqrt(-2 * Math.log((i + 0.5) / 400));
+const CLOUD = Array.from({ length: 300 }, (_, i) => {
+  const radius = Math.sqrt(-2 * Math.log((i + 0.5) / 300));
   const angle = 2 * Math.PI * ((i * GOLDEN) % 1);
   return [radius * Math.cos(angle), radius * Math.sin(angle)];
 });
@@ -97,7 +97,7 @@ const COORDINATE = { min: -3, max: 3, step: 0.05 };
 const LAYERS = { min: 0, max: LENGTH, step: 0.05 };
 const NAMES = ["mask", "z1", "z2", "layers"];
 const SEEN = 3.3;
-const SMALL = 0.2; // the radius of the circle around the point
+const SMALL = 0.35; // the radius of the circle around the point
 
 const onStep = (x, { min, max, step }) =>
   clamp(Number((step * Math.round(x / step)).toFixed(2)), min, max);
@@ -108,6 +108,7 @@ function render({ model, el }) {
   const [cloud, moons, trail] = [path("dots"), path("guide-soft"), path("guide-variational")];
   const circles = { before: path("prior"), now: path("variational nfbook-solid") };
   set(trail, { fill: "none" });
+  set(cloud, { style: "stroke: var(--nfbook-data); stroke-width: 3.4; stroke-linecap: round" });
   const stops = Array.from({ length: LENGTH + 2 }, () =>
     svg("circle", { r: 2.5, class: "nfbook-mark" }));
   const seen = clipped(cloud, moons, circles.before, circles.now, trail, ...stops);
@@ -192,8 +193,8 @@ function render({ model, el }) {
     planeGrid.replaceChildren(...axes(frame,
       { title: "first coordinate", ticks: [-2, 0, 2].map((t) => [x(t), format(t, 0)]) },
       { title: "second coordinate", ticks: [-2, 0, 2].map((t) => [y(t), format(t, 0)]) }));
-    const dot = (p) => `M${at(p)}m-1.6,0a1.6,1.6 0 1,0 3.2,0a1.6,1.6 0 1,0 -3.2,0`;
-    set(cloud, { d: CLOUD.map((from) => dot(carried(from))).join("") });
+    // Lines of no length with round ends: the browser draws them much faster than circles.
+    set(cloud, { d: CLOUD.map((from) => `M${at(carried(from))}h0`).join("") });
     set(moons, { d: [1, -1].map((sign) =>
       `M${CENTRES.map(([a, b]) => at([sign * a, sign * b])).join("L")}`).join("") });
     const around = Array.from({ length: 40 }, (_, k) => [
