@@ -5,13 +5,14 @@ A generator makes each model, so `verify` and its relatives can draw as many as 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal, Normal
 
-from nfbook._checks import check_generator
+from nfbook._checks import check_count, check_generator, check_positive, check_real
 from nfbook.bayes import GaussianMean, LinearRegression
 from nfbook.latent import PPCA, GaussianMixture
 
@@ -39,6 +40,7 @@ __all__ = [
     "random_ppca",
     "random_regression",
     "two_gaussians",
+    "two_moons",
 ]
 
 
@@ -496,4 +498,41 @@ def factors_of_mixture(
     return (
         MixtureSameFamily(Categorical(mixture.weights), parts),
         MixtureSameFamily(shares, given),
+    )
+
+
+def two_moons(count: int = 16, *, radius: float = 1.5, width: float = 0.2) -> GaussianMixture:
+    r"""Return two half-moons in the plane, one within the other, whose density is known exactly.
+
+    Each moon is a mixture of round Gaussians with equal weights on a half circle of radius r,
+
+    .. math:: \boldsymbol{\mu}_{j} = \pm r \begin{pmatrix} \cos \alpha_j - \tfrac12 \\
+        \sin \alpha_j - \tfrac14 \end{pmatrix}, \qquad
+        \alpha_j = \pi\, \frac{j}{J - 1}, \qquad j = 0, \dots, J - 1,
+
+    so together they are symmetric about the origin, where their mean lies.
+
+    Arguments:
+        count: The number of Gaussians in a moon, J.
+        radius: r.
+        width: The standard deviation of each Gaussian.
+
+    Raises:
+        TypeError: The count is not an int, or a length not a number.
+        ValueError: There are fewer than two Gaussians, or a length is not positive.
+
+    Example:
+        >>> moons = two_moons()
+        >>> moons.num_components, bool(moons.means.mean(0).abs().max() < 1e-6)
+        (32, True)
+    """
+    check_count("count", count, minimum=2)
+    check_positive("radius", torch.tensor(check_real("radius", radius)))
+    check_positive("width", torch.tensor(check_real("width", width)))
+    angle = math.pi * torch.linspace(0, 1, count)
+    upper = radius * torch.stack([angle.cos() - 0.5, angle.sin() - 0.25], -1)
+    return GaussianMixture(
+        torch.full((2 * count,), 0.5 / count),
+        torch.cat([upper, -upper]),
+        (width**2 * torch.eye(2)).repeat(2 * count, 1, 1),
     )
