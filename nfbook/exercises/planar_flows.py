@@ -77,7 +77,7 @@ EXERCISES = {
         mistakes=(
             Mistake(
                 lambda: _double(0.4, 0.4 / (2 * math.pi)),
-                "the determinant is right; it is below one, so volume shrinks and the density rises.",
+                "the determinant is right; it is below one, so the density rises.",
             ),
             Mistake(
                 lambda: _double(-0.6, -1 / (2 * math.pi * 0.6)),
