@@ -48,12 +48,17 @@ export function preimages(a, b, s) {
     let [low, high] = [ends[k], ends[k + 1]];
     const rises = along(a, b, high) >= s;
     if (rises === along(a, b, low) >= s) continue;
-    for (let step = 0; step < 42; step += 1) {
-      const middle = (low + high) / 2;
-      if (along(a, b, middle) >= s === rises) high = middle;
-      else low = middle;
+    // Newton's steps, or halves of the interval where they would leave it.
+    let t = (low + high) / 2;
+    for (let step = 0; step < 60 && high - low > 1e-12; step += 1) {
+      const miss = along(a, b, t) - s;
+      if (Math.abs(miss) < 1e-13) break;
+      if (miss > 0 === rises) high = t;
+      else low = t;
+      t -= miss / (1 + a * (1 - Math.tanh(t + b) ** 2));
+      if (!(t > low && t < high)) t = (low + high) / 2;
     }
-    found.push((low + high) / 2);
+    found.push(t);
   }
   return found;
 }
