@@ -38,11 +38,11 @@ class PlanarExplorable(Explorable, module="planar"):
         'û'
     """
 
-    w1 = Real(-3, 3).tag(sync=True)
-    w2 = Real(-3, 3).tag(sync=True)
-    u1 = Real(-3, 3).tag(sync=True)
-    u2 = Real(-3, 3).tag(sync=True)
-    b = Real(-3, 3).tag(sync=True)
+    w1 = Real(-3.0, 3.0).tag(sync=True)
+    w2 = Real(-3.0, 3.0).tag(sync=True)
+    u1 = Real(-3.0, 3.0).tag(sync=True)
+    u2 = Real(-3.0, 3.0).tag(sync=True)
+    b = Real(-3.0, 3.0).tag(sync=True)
     vector = Choice("u", "û").tag(sync=True)
 
     def __init__(
