@@ -19,7 +19,7 @@ def names() -> list[str]:
 
     Example:
         >>> names()
-        ['bound', 'coin', 'em', 'evidence', 'polynomial']
+        ['bound', 'coin', 'em', 'evidence', 'field', 'polynomial']
     """
     return sorted(path.parent.name for path in HERE.glob("*/figure.mjs"))
 
@@ -53,7 +53,7 @@ def static_scripts() -> dict[str, str]:
 
     Example:
         >>> list(static_scripts())
-        ['bound.js', 'coin.js', 'em.js', 'evidence.js', 'polynomial.js']
+        ['bound.js', 'coin.js', 'em.js', 'evidence.js', 'field.js', 'polynomial.js']
     """
     return {f"{module}.js": _script(module) for module in names()}
 
