@@ -83,7 +83,7 @@ def test_a_particle_follows_the_field(module, name):
             [name, STARTS, time],
         )
         z, ladj = solved(name, start, time)
-        found = {key: torch.tensor([each[key] for each in got]) for key in got[0]}
+        found = {key: torch.tensor([float(each[key]) for each in got]) for key in got[0]}
         torch.testing.assert_close(found["z"], z, rtol=1e-8, atol=1e-8)
         torch.testing.assert_close(found["base"], normal.log_prob(start), rtol=1e-12, atol=0)
         torch.testing.assert_close(found["integral"], ladj, rtol=1e-6, atol=1e-6)
@@ -128,10 +128,10 @@ def test_layers(module, name):
             )
             z, slope = in_layers(name, start, count, time)
             torch.testing.assert_close(
-                torch.tensor([each["z"] for each in got]), z, rtol=1e-10, atol=1e-12
+                torch.tensor([float(each["z"]) for each in got]), z, rtol=1e-10, atol=1e-12
             )
             torch.testing.assert_close(
-                torch.tensor([each["ladj"] for each in got]), slope.abs().log(), rtol=1e-8, atol=1e-8
+                torch.tensor([float(each["ladj"]) for each in got]), slope.abs().log(), rtol=1e-8, atol=1e-8
             )
             for each in got:
                 assert each["corners"][0][0] == 0
