@@ -136,7 +136,7 @@ EXERCISES = {
         solution=lambda: 4 / 3,
         hint="a stationary variance solves s² = (1 - ε)² s² + 2 ε.",
         mistakes=(
-            Mistake(lambda: 1.0, "this is the limit of small steps. With ε = 1/2 it is not reached."),
+            Mistake(lambda: 1.0, "this is the limit of small steps, and 1/2 is not small."),
             Mistake(lambda: 2 / 3, "the noise has the variance 2 ε, not ε."),
             Mistake(lambda: (4 / 3) ** 0.5, "this is the standard deviation."),
             Mistake(lambda: 2.0, "the factor 1 - ε is squared in the variance."),

@@ -130,9 +130,8 @@ def test_layers(module, name):
             torch.testing.assert_close(
                 torch.tensor([float(each["z"]) for each in got]), z, rtol=1e-10, atol=1e-12
             )
-            torch.testing.assert_close(
-                torch.tensor([float(each["ladj"]) for each in got]), slope.abs().log(), rtol=1e-8, atol=1e-8
-            )
+            ladj = torch.tensor([float(each["ladj"]) for each in got])
+            torch.testing.assert_close(ladj, slope.abs().log(), rtol=1e-8, atol=1e-8)
             for each in got:
                 assert each["corners"][0][0] == 0
                 assert each["corners"][-1] == pytest.approx([time, each["z"]])
