@@ -52,7 +52,8 @@ def _affine_total(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
 
 
 def _to_normal(x: Tensor) -> Tensor:
-    return Normal(x.new_zeros(()), x.new_ones(())).icdf(-torch.expm1(-x))
+    z: Tensor = Normal(x.new_zeros(()), x.new_ones(())).icdf(-torch.expm1(-x))
+    return z
 
 
 def _prices() -> Tensor:

@@ -48,8 +48,8 @@ class StretchExplorable(Explorable, module="stretch"):
     def __init__(
         self,
         *,
-        stretch: float = 0.5,
-        bend: float = 0.5,
+        stretch: float = 0.4,
+        bend: float = 0.4,
         across: float = 0.5,
         up: float = 1.0,
         side: float = 0.5,
