@@ -55,7 +55,7 @@ def _eruptions(*, linear: bool = False, unbiased: bool = False) -> Tensor:
 
 DEGREES = (
     (torch.tensor([1, 2, 3, 1]), torch.tensor([1, 2, 3, 4])),
-    (torch.tensor([0, 1, 2, 0, 1, 2]), torch.tensor([1, 1, 2, 2])),
+    (torch.tensor([0, 1, 2, 2]), torch.tensor([1, 1, 2, 3])),
 )
 
 POINTS = (
