@@ -94,8 +94,8 @@ class CouplingExplorable(Explorable, module="coupling"):
         mask: "taking turns", "x1 stays" or "x2 stays".
         z1: The point's first coordinate as noise, from -3 to 3.
         z2: Its second coordinate.
-        layers: How many layers it has gone through, from 0 to 6. With a fraction f of a layer it has
-            gone through one with f times the shift and f times the log-scale.
+        layers: How many layers it has gone through, from 0 to 6. After a fraction f of one
+            it has gone through one with f times the shift and the log-scale.
 
     Raises:
         TypeError: A value has the wrong type.
