@@ -129,7 +129,8 @@ EXERCISES = {
     ),
     "planar-flows-4": Exercise(
         solution=_ladj,
-        hint="the logarithm of |1 + wᵀu (1 - tanh²(wᵀz + b))|, one number for each row of z.",
+        hint="the logarithm of |1 + wᵀu (1 - tanh²(wᵀz + b))|, one number for each row of z. "
+        "Where the layer folds the determinant is negative, so its absolute value matters.",
         mistakes=(
             Mistake(
                 lambda z, w, u, b: (1 + (w @ u) * (1 - torch.tanh(z @ w + b))).abs().log(),
@@ -147,10 +148,6 @@ EXERCISES = {
             Mistake(
                 lambda z, w, u, b: _ladj(z, w, u, b).exp(),
                 "this is the determinant's absolute value. Take its logarithm.",
-            ),
-            Mistake(
-                lambda z, w, u, b: (1 + (w @ u) * (1 - torch.tanh(z @ w + b) ** 2)).log(),
-                "where the layer folds the determinant is negative. Take its absolute value.",
             ),
             Mistake(
                 lambda z, w, u, b: _ladj(z, w, u, 0 * b),

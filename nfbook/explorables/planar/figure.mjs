@@ -163,7 +163,7 @@ function render({ model, el }) {
       key("guide-soft", "lines of a square grid after the layer")),
     picture,
     html("p", { class: "nfbook-hint" }, "Drag the rings at the ends of w and u, or use the " +
-      "sliders. The darker the ground, the higher the density after the layer."),
+      "sliders. The stronger the colour, the higher the density after the layer."),
     html("div", { class: "nfbook-controls" },
       group("The vector w and the offset", "variational", sliders.w1.node, sliders.w2.node,
         sliders.b.node),
