@@ -16,7 +16,6 @@ const logNormal = (z) => -0.5 * Math.log(2 * Math.PI) - 0.5 * z ** 2;
 
 // A field v(z, t) with its slope ∂v/∂z. `at` and `back` solve the equation exactly, from time 0
 // to t and from t to 0, and `stretch` is the derivative of `at` with respect to the start.
-// `steepest` is the most negative slope: K layers can fold where it is below −K.
 const growth = (rate) => ({
   v: (z) => rate * z,
   slope: () => rate,
@@ -92,8 +91,8 @@ export function layered({ v, slope }, start, K, t) {
 // the layers fold, so that one place is reached from several.
 export function layeredDensity(field, K, t) {
   const points = [];
-  for (let k = -400; k <= 400; k += 1) {
-    const start = k / 80;
+  for (let k = -200; k <= 200; k += 1) {
+    const start = k / 40;
     const { z, ladj, folded } = layered(field, start, K, t);
     if (folded) return null;
     points.push([z, Math.exp(logNormal(start) - ladj)]);
@@ -239,8 +238,8 @@ function render({ model, el }) {
     unit = (frame.bottom - frame.top) / (2 * SEEN);
     const x = (time) => frame.left + across * time;
     const y = (z) => frame.bottom - unit * (z + SEEN);
-    const exact = (z) => line(Array.from({ length: 41 }, (_, k) =>
-      [x(k / 40), y(field.at(z, k / 40))]));
+    const exact = (z) => line(Array.from({ length: 31 }, (_, k) =>
+      [x(k / 30), y(field.at(z, k / 30))]));
     const corners = (z) => line(layered(field, z, K, 1).corners.map(([s, at]) => [x(s), y(at)]));
     inTime.cut(frame);
     timeGrid.replaceChildren(...axes(frame,
@@ -251,14 +250,15 @@ function render({ model, el }) {
     set(mine.exact, { d: exact(start) });
     set(mine.layers, { d: corners(start) });
     set(now, { x1: x(t), x2: x(t), y1: frame.top, y2: frame.bottom });
-    dots.forEach((dot, k) => set(dot, { cx: x(t).toFixed(1), cy: y(field.at(STARTS[k], t)).toFixed(1) }));
+    dots.forEach((dot, k) => set(dot,
+      { cx: x(t).toFixed(1), cy: y(field.at(STARTS[k], t)).toFixed(1) }));
     set(handle, { transform: `translate(${x(t).toFixed(1)},${y(field.at(start, t)).toFixed(1)})` });
   }
 
   // The axis of z is upright here too, at the same scale as beside.
   function drawDensities(frame, field, t, start, byLayers) {
     const y = (z) => frame.bottom - (frame.bottom - frame.top) * (z + SEEN) / (2 * SEEN);
-    const places = Array.from({ length: 321 }, (_, k) => SEEN * (k / 160 - 1));
+    const places = Array.from({ length: 201 }, (_, k) => SEEN * (k / 100 - 1));
     const exact = places.map((z) => [z, density(field, z, t)]);
     const high = 1.12 * Math.max(...exact.map((point) => point[1]), 0.45);
     const x = (value) => frame.left + (frame.right - frame.left) * Math.min(value / high, 2);
