@@ -74,8 +74,8 @@ def _weather(
     if diagonal:
         covariance = covariance.diagonal().diag()
     gaussian = torch.distributions.MultivariateNormal(train.mean(0), covariance)
-    score = gaussian.log_prob(getattr(table.rows, part)).mean()
-    return score + (sign * table.spacing.log().sum() if cells else 0.0)
+    score: Tensor = gaussian.log_prob(getattr(table.rows, part)).mean()
+    return score + sign * table.spacing.log().sum() if cells else score
 
 
 FLOOR = 0.5 * (4 - 1 - math.log(4))

@@ -238,7 +238,8 @@ def test_every_notebook_is_stored_as_the_tool_writes_it(name):
 
 def words(html: str) -> str:
     """The text that a piece of HTML shows."""
-    return unescape(re.sub(r"<[^>]+>", "", html)).strip()
+    # The site keeps short words of a name on the line of the next one.
+    return unescape(re.sub(r"<[^>]+>", "", html)).replace("\xa0", " ").strip()
 
 
 def test_numbers_are_those_of_the_built_site(site):
