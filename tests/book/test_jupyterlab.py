@@ -204,7 +204,8 @@ def test_interactive_figures_come_alive(
     lab.evaluate(RUN, [page.code[1].id, *figures])
     live = lab.locator(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-OutputArea-output [role=img]")
     live.first.wait_for()
-    slider = lab.locator(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-OutputArea-output input").first
+    sliders = ".jp-NotebookPanel:not(.lm-mod-hidden) .jp-OutputArea-output input[type=range]"
+    slider = lab.locator(sliders).first
     before = live.first.inner_html()
     slider.press("End")
     lab.wait_for_function(
