@@ -121,7 +121,8 @@ def _ledger_table(page: Page) -> str:
     for label in page.equations:
         checks = [check for check in page.checks if check.label == label]
         kinds = "<br>".join(dict.fromkeys(FORMS[check.form] for check in checks))
-        lines = "<br>".join(str(check.line) for check in checks)
+        # A bar would end the table's cell.
+        lines = "<br>".join(str(check.line).replace("|", r"\|") for check in checks)
         rows.append(f"| {{eq}}`{label}` | {page.titles[label]} | {kinds} | {lines} |")
     return ":::{div} ledger\n" + "\n".join(rows) + "\n:::"
 
