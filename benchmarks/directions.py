@@ -14,7 +14,8 @@ from stopwatch import exponent, milliseconds, one_core, summary, take_turns
 from torch import Tensor
 
 from nfbook.flows import IAF, MAF
-from nfbook.plotting import use_style
+from nfbook.plotting import COLORS, use_style
+from nfbook.transforms.elementwise import soft_bound
 
 TITLE = "Two directions of an autoregressive layer"
 SETTINGS = {
@@ -33,12 +34,12 @@ ALT = (
 )
 # How each is drawn: marker and colour.
 LOOKS = {
-    "MAF density, one pass": ("o", "#009E73"),
-    "IAF samples, one pass": ("x", "#009E73"),
-    "MAF samples, D steps": ("s", "#0072B2"),
-    "IAF density, D steps": ("^", "#0072B2"),
-    "MAF samples, D passes": ("s", "#D55E00"),
-    "IAF density, D passes": ("^", "#D55E00"),
+    "MAF density, one pass": ("o", COLORS["posterior"]),
+    "IAF samples, one pass": ("x", COLORS["posterior"]),
+    "MAF samples, D steps": ("s", COLORS["prior"]),
+    "IAF density, D steps": ("^", COLORS["prior"]),
+    "MAF samples, D passes": ("s", COLORS["estimate"]),
+    "IAF density, D passes": ("^", COLORS["estimate"]),
 }
 
 
@@ -110,8 +111,7 @@ def by_passes(forward: Any, v: Tensor) -> Tensor:
     u = torch.zeros_like(v)
     for _ in range(v.shape[-1]):
         shift, raw = network(u).unbind(-1)
-        log_scale = raw / (1 + raw.abs() / bound)
-        u = (v - shift) * torch.exp(-log_scale)
+        u = (v - shift) * torch.exp(-soft_bound(raw, bound))
     return u
 
 
