@@ -16,11 +16,12 @@ What was chosen here, and may differ from the paper:
 *   A diagonal affine map, which is trained too, comes before the layers of both families.
 *   NICE's networks have one hidden layer, and its masks alternate.
 
-`VARIANTS` are settings to compare with, some of which fail. Each changes one thing.
+`VARIANTS` are settings to compare with, some of which fail. Each changes one thing. The last three
+are about the gradient: how many draws it is the mean of, and whether the score is left out.
 
 Example:
     >>> len(jobs("book")), jobs("book")[0].name
-    (192, 'U1_planar_2_seed_0')
+    (228, 'U1_planar_2_seed_0')
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from torch.optim import Adam
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
@@ -52,6 +54,7 @@ __all__ = [
     "make_flow",
     "run",
     "tapered",
+    "trained_flow",
 ]
 
 TITLE = "Four energies in the plane: the divergence by flow and length"
@@ -62,6 +65,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "near_zero": {"planar_start": "near zero"},
     "centre": {"planar_start": "centre"},
     "plane": {"support": "plane"},
+    "small_batch": {"batch": 32},
+    "large_batch": {"batch": 4096},
+    "path_gradient": {"path_gradient": True},
 }
 
 
@@ -78,6 +84,7 @@ class Settings:
         protocol: "book" or "quick".
         updates: The optimiser's steps.
         batch: The draws in one step.
+        path_gradient: Whether the gradient leaves the score out, see `ReverseKL`.
         step_size: That of Adam at the start. It falls to zero as half a cosine.
         first_beta: The factor of the energy at the start.
         annealed: In what share of the updates beta rises to 1, linearly. With 0 it is 1 throughout.
@@ -101,6 +108,7 @@ class Settings:
     protocol: str = "book"
     updates: int = 10_000
     batch: int = 512
+    path_gradient: bool = False
     step_size: float = 2e-2
     first_beta: float = 0.01
     annealed: float = 0.5
@@ -109,7 +117,7 @@ class Settings:
     hidden: tuple[int, ...] = (32,)
     support: str = "square"
     draws: int = 100_000
-    every: int = 200
+    every: int = 500
 
     @property
     def name(self) -> str:
@@ -119,17 +127,27 @@ class Settings:
 
 
 def jobs(protocol: str) -> list[Settings]:
-    """Return the jobs of a protocol: those of the figure, then those of the variants."""
+    """Return the jobs of a protocol: those of the figure, one seed first, then the variants'."""
     if protocol == "quick":
         quick = Settings("U1", "planar", 2, 0, protocol="quick", updates=10, batch=32)
         quick = replace(quick, draws=100, every=5)
         plane = replace(quick, variant="plane", **VARIANTS["plane"])
         return [quick, replace(quick, family="nice"), plane]
-    figure = product(TARGETS, ("planar", "nice"), (2, 8, 32), range(5))
-    variants = [("planar", 32, variant) for variant in VARIANTS] + [("nice", 2, "no_annealing")]
-    return [Settings(*each) for each in figure] + [
+    figure = [
+        Settings(target, family, length, seed)
+        for seed, length, family, target in product(
+            range(5), (2, 8, 32), ("planar", "nice"), TARGETS
+        )
+    ]
+    gradients = ("small_batch", "large_batch", "path_gradient")
+    variants = [
+        *(("planar", 32, variant) for variant in VARIANTS if variant not in gradients),
+        *(("planar", 8, variant) for variant in gradients),
+        ("nice", 2, "no_annealing"),
+    ]
+    return figure + [
         Settings(target, family, length, seed, variant, **VARIANTS[variant])
-        for (family, length, variant), target, seed in product(variants, TARGETS, range(3))
+        for seed, (family, length, variant), target in product(range(3), variants, TARGETS)
     ]
 
 
@@ -142,7 +160,8 @@ def run(
         What JSON can hold: the number of parameters; both divergences from fresh draws with their
         standard errors, :math:`\mathrm{KL}(q \,\|\, p)` as ``kl`` and
         :math:`\mathrm{KL}(p \,\|\, q)` as ``forward_kl``, which is missing on the plane, where
-        there are no exact draws; and in ``history`` the first of them while training went on.
+        there are no exact draws; in ``history`` the first of them while training went on; and of
+        the first seed, with no variant, the ``weights`` that `trained_flow` reads.
     """
     generator = torch.Generator().manual_seed(job.seed)
     flow = make_flow(job, generator)
@@ -154,7 +173,7 @@ def run(
     optimiser = Adam(flow.parameters(), job.step_size)
     trainer = Trainer(
         flow,
-        ReverseKL(log_p, job.batch, annealing),
+        ReverseKL(log_p, job.batch, annealing, path_gradient=job.path_gradient),
         None,
         optimiser,
         schedule=CosineAnnealingLR(optimiser, job.updates),
@@ -167,7 +186,10 @@ def run(
         checkpoints=checkpoints,
         progress=progress,
     )
-    result: dict[str, Any] = {"parameters": sum(p.numel() for p in flow.parameters())}
+    weights = parameters_to_vector(flow.parameters())
+    result: dict[str, Any] = {"parameters": len(weights)}
+    if job.seed == 0 and not job.variant:
+        result["weights"] = " ".join(f"{weight:.7g}" for weight in weights.tolist())
     with torch.no_grad():
         q = flow.double()()
         found = {"kl": reverse_kl(log_p, q, job.draws, generator=generator)}
@@ -177,6 +199,19 @@ def run(
         result[name] = [value.item(), error.item()]
     curve = [round(kl, 4) for kl in history["kl"]]
     return {**result, "history": {"step": history["step"], "kl": curve}}
+
+
+def trained_flow(stored: dict[str, Any]) -> Flow:
+    """Return a flow as it was when its training ended, in float64.
+
+    Arguments:
+        stored: A run of the merged result that has ``weights``.
+    """
+    job = Settings(**stored["settings"])
+    flow = make_flow(job, torch.Generator().manual_seed(job.seed))
+    weights = torch.tensor([float(weight) for weight in stored["result"]["weights"].split()])
+    vector_to_parameters(weights, flow.parameters())
+    return flow.double()
 
 
 def divergence(flow: Flow, log_p: Callable[[Tensor], Tensor]) -> float:

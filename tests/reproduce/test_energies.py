@@ -49,6 +49,26 @@ def test_a_run_returns_what_json_can_hold(job):
     assert ("forward_kl" in result) == (job.support == "square")
 
 
+@pytest.mark.parametrize("family", ["planar", "nice"])
+def test_a_trained_flow_comes_back_from_its_result(family):
+    """Its divergence, from the same draws as when it was measured, is the one that was stored."""
+    job = replace(SHORT, family=family, length=4)
+    stored = json.loads(json.dumps({"settings": asdict(job), "result": run(job, progress=False)}))
+    flow = energies.trained_flow(stored).float()
+    assert energies.divergence(flow, U1().log_prob) == pytest.approx(
+        stored["result"]["history"]["kl"][-1], abs=1e-4
+    )
+    assert "weights" not in run(replace(job, seed=1), progress=False)
+    assert "weights" not in run(replace(job, variant="plane", support="plane"), progress=False)
+
+
+def test_a_path_gradient_leaves_the_value_and_changes_the_training():
+    whole = run(SHORT, progress=False)["history"]["kl"]
+    path = run(replace(SHORT, path_gradient=True), progress=False)["history"]["kl"]
+    assert path != whole
+    assert path == pytest.approx(whole, rel=0.2)
+
+
 def test_a_run_is_the_same_again_and_another_with_another_seed():
     first = run(SHORT, progress=False)
     torch.manual_seed(5)
@@ -120,8 +140,8 @@ def test_beta_and_the_batch_are_those_of_the_job(monkeypatch):
     losses = []
 
     class Remembered(ReverseKL):
-        def __init__(self, *arguments):
-            super().__init__(*arguments)
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
             losses.append(self)
 
     monkeypatch.setattr(energies, "ReverseKL", Remembered)
