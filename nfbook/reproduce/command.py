@@ -217,7 +217,7 @@ def _merge(experiment: ModuleType, options: argparse.Namespace) -> None:
 
 def _result_name(job: Any) -> str:
     """Return the name of a job's result, in letters that a result's name may have."""
-    return re.sub(r"[^a-z0-9_]", "_", f"{job.protocol}_{job.name}")
+    return re.sub(r"[^a-z0-9_]", "_", f"{job.protocol}_{job.name}".lower())
 
 
 def _stored(path: Path, job: Any) -> dict[str, Any] | None:

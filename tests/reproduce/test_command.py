@@ -1,6 +1,7 @@
 """The experiments as commands: the same path as the long runs, in seconds."""
 
 import dataclasses
+import importlib
 import itertools
 import json
 import math
@@ -71,6 +72,9 @@ def test_from_data_to_a_merged_result(tmp_path, folders, capsys):
 def test_the_other_experiments_take_the_same_path(tmp_path, folders, experiment):
     quick = [experiment, "--quick", "--no-progress", *folders]
     assert command.main(quick) == 0
+    # A result's file is named for its job, in lower case.
+    for job in importlib.import_module(f"nfbook.reproduce.{experiment}").jobs("quick"):
+        assert (tmp_path / "results" / experiment / f"quick_{job.name.lower()}.json").exists()
     assert command.main([*quick, "--merge"]) == 0
     for run in stored(tmp_path, experiment)["result"]["runs"]:
         assert run["settings"]["protocol"] == "quick"
