@@ -167,6 +167,29 @@ export function assign(model, values) {
   model.save_changes();
 }
 
+const FRAME_TIME = 25; // milliseconds between two steps of a motion
+
+// What sets a model's values, and moves them by itself until the reader sets one.
+export function motion(model) {
+  let timer;
+  const stop = () => clearTimeout(timer);
+  // Sets values, and ends a motion that is under way.
+  function choose(values) {
+    stop();
+    assign(model, values);
+  }
+  // Calls `step` now, and once more a frame later, for as long as it returns true.
+  function run(step) {
+    if (step()) timer = setTimeout(run, FRAME_TIME, step);
+  }
+  return { choose, run, stop };
+}
+
+// Whether the reader wants nothing to move by itself.
+export function wantsStillness() {
+  return matchMedia("(prefers-reduced-motion: reduce)").matches;
+}
+
 // Three to six round numbers from `low` to `high`, as [value, text].
 export function ticks(low, high) {
   const rough = (high - low) / 4;

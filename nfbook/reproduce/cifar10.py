@@ -55,6 +55,7 @@ class Settings:
     learning_rate: float = 1e-3
     flow_rate: float = 0.1  # as on MNIST
     annealing_updates: int = 2_000
+    path_gradient: bool = True
     latent_dim: int = 30
     widths: tuple[int, ...] = (400, 400)
     batch: int = 100
@@ -98,7 +99,9 @@ def run(
     noise = torch.Generator().manual_seed(0)
     fixed = Splits(*(_dequantised(part, job, noise) for part in data))
     model = make_model(job, DataUnits.from_data(fixed.train))
-    bound = NegativeELBO(linear_annealing(0.01, job.annealing_updates), path_gradient=True)
+    bound = NegativeELBO(
+        linear_annealing(0.01, job.annealing_updates), path_gradient=job.path_gradient
+    )
 
     def loss(
         model: nn.Module, patches: Tensor, step: int, generator: torch.Generator | None

@@ -135,7 +135,8 @@ def run(
     Returns:
         What JSON can hold: the number of free parameters, and the mean over the rows held out with
         its standard error, as ``validation`` and ``test``; of a mixture the number of components,
-        of a flow the step with the best parameters and the training's history.
+        of a flow the step with the best parameters and the training's history, where ``validation``
+        is a loss, minus that mean.
     """
     columns = Columns(TABLES[job.table](), job.rows)
     if job.model in FAMILIES:

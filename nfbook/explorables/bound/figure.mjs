@@ -1,8 +1,8 @@
 // A Gaussian q beside an exact posterior; the bound, its gap, and how they add up.
 
 import {
-  area, assign, axes, clamp, clipped, curve, draggable, format, frameOf, group, html, key,
-  numberTable, radios, redraw, ring, set, setting, slider, svg, ticks,
+  area, axes, clamp, clipped, curve, draggable, format, frameOf, group, html, key, motion,
+  numberTable, radios, redraw, ring, set, setting, slider, svg, ticks, wantsStillness,
 } from "../kit.mjs";
 
 // ---- the arithmetic -----------------------------------------------------------------------
@@ -109,7 +109,6 @@ const SIDE_BY_SIDE = 560; // pixels: below it the two pictures stand one above t
 const NAMES = ["posterior", "mean", "stddev"];
 const SEEN = 4; // |z| up to which the densities are drawn
 const NATS = 4; // the least range of the vertical axis on the right
-const FRAME_TIME = 25; // milliseconds between two points of a climb
 
 const onStep = (x) => Number((STEP * Math.round(x / STEP)).toFixed(2)); // no 0.6000000000000001
 
@@ -167,23 +166,18 @@ function render({ model, el }) {
     numbers.node, status);
   el.append(root);
 
-  let timer;
-  function choose(values) {
-    clearTimeout(timer);
-    assign(model, values);
-  }
+  const { choose, run, stop: stopMotion } = motion(model);
 
   // Walks the way of a climb, unless the reader takes over or wants nothing to move by itself.
   button.addEventListener("click", () => {
     const [posterior, mean, stddev] = read();
     const way = climb(MODELS[posterior], mean, stddev);
-    if (matchMedia("(prefers-reduced-motion: reduce)").matches) way.splice(0, way.length - 1);
-    const step = () => {
+    if (wantsStillness()) way.splice(0, way.length - 1);
+    run(() => {
       const [m, s] = way.shift();
       choose({ mean: m, stddev: s });
-      if (way.length) timer = setTimeout(step, FRAME_TIME);
-    };
-    step();
+      return way.length > 0;
+    });
   });
 
   let unit = 1; // pixels from z = 0 to z = 1
@@ -278,7 +272,7 @@ function render({ model, el }) {
 
   const stop = redraw(model, NAMES, root, draw);
   return () => {
-    clearTimeout(timer);
+    stopMotion();
     stop();
   };
 }

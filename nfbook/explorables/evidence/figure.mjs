@@ -1,8 +1,8 @@
 // A latent variable model in the plane of z and x; the evidence of x builds up as z moves.
 
 import {
-  area, assign, axes, clamp, clipped, curve, draggable, format, frameOf, group, html, key,
-  numberTable, radios, redraw, ring, set, setting, slider, svg, ticks,
+  area, axes, clamp, clipped, curve, draggable, format, frameOf, group, html, key, motion,
+  numberTable, radios, redraw, ring, set, setting, slider, svg, ticks, wantsStillness,
 } from "../kit.mjs";
 
 // ---- the arithmetic -----------------------------------------------------------------------
@@ -79,7 +79,6 @@ const NAMES = ["curve", "z", "noise"];
 const SEEN = { z: 3.4, x: 6 }; // how far the axes reach to both sides
 const PIXELS = 3; // between two points of a density
 const BELL = 0.2; // of the height, for the prior
-const FRAME_TIME = 25; // milliseconds between two steps of z
 
 const onStep = (x) => Number((STEP * Math.round(x / STEP)).toFixed(2)); // no 0.6000000000000001
 
@@ -123,21 +122,16 @@ function render({ model, el }) {
     numbers.node);
   el.append(root);
 
-  let timer;
-  function choose(values) {
-    clearTimeout(timer);
-    assign(model, values);
-  }
+  const { choose, run, stop: stopMotion } = motion(model);
 
   // Moves z from one end to the other, unless the reader takes over or wants nothing to move.
   button.addEventListener("click", () => {
-    let z = matchMedia("(prefers-reduced-motion: reduce)").matches ? Z.max : Z.min;
-    const step = () => {
+    let z = wantsStillness() ? Z.max : Z.min;
+    run(() => {
       choose({ z: toZ(onStep(z)) });
       z += 0.06;
-      if (z < Z.max + 0.05) timer = setTimeout(step, FRAME_TIME);
-    };
-    step();
+      return z < Z.max + 0.05;
+    });
   });
 
   let unit = 1; // pixels from z = 0 to z = 1
@@ -227,7 +221,7 @@ function render({ model, el }) {
 
   const stop = redraw(model, NAMES, root, draw);
   return () => {
-    clearTimeout(timer);
+    stopMotion();
     stop();
   };
 }

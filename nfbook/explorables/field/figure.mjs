@@ -1,8 +1,8 @@
 // A field on the line: how its particles move, what that makes of a density, and K layers of it.
 
 import {
-  assign, axes, clamp, clipped, draggable, format, frameOf, group, html, key, numberTable, radios,
-  redraw, ring, set, setting, slider, svg, ticks,
+  axes, clamp, clipped, draggable, format, frameOf, group, html, key, motion, numberTable,
+  radios, redraw, ring, set, setting, slider, svg, ticks, wantsStillness,
 } from "../kit.mjs";
 
 // ---- the arithmetic -----------------------------------------------------------------------
@@ -106,7 +106,6 @@ const MARGIN = { left: 44, right: 14, top: 14, bottom: 40 };
 const SIDE_BY_SIDE = 560; // pixels: below it the two pictures stand one above the other
 const NAMES = ["field", "layers", "time", "start"];
 const SEEN = 4; // |z| up to which paths and densities are drawn
-const FRAME_TIME = 30; // milliseconds between two moments of the run
 // Starts between which equal parts of the probability lie: quantiles of the standard Gaussian.
 const STARTS = [-1.769, -1.198, -0.869, -0.615, -0.396, -0.194, 0, 0.194, 0.396, 0.615, 0.869,
   1.198, 1.769];
@@ -180,24 +179,22 @@ function render({ model, el }) {
     numbers.node, status);
   el.append(root);
 
-  let timer;
-  function choose(values) {
-    clearTimeout(timer);
-    assign(model, values);
-  }
+  const { choose, run, stop: stopMotion } = motion(model);
 
   // Lets time run to its end, unless the reader takes over or wants nothing to move by itself.
   button.addEventListener("click", () => {
     const at = model.get("time");
-    if (matchMedia("(prefers-reduced-motion: reduce)").matches) {
+    if (wantsStillness()) {
       choose({ time: at < 1 ? 1 : 0 });
       return;
     }
-    const run = (t) => {
+    let t = at < 1 ? onStep(at + 0.02, TIME) : 0;
+    run(() => {
       choose({ time: t });
-      if (t < 1) timer = setTimeout(() => run(onStep(t + 0.02, TIME)), FRAME_TIME);
-    };
-    run(at < 1 ? onStep(at + 0.02, TIME) : 0);
+      const goesOn = t < 1;
+      t = onStep(t + 0.02, TIME);
+      return goesOn;
+    });
   });
 
   let across = 1; // pixels from time 0 to time 1
@@ -289,7 +286,7 @@ function render({ model, el }) {
 
   const stop = redraw(model, NAMES, root, draw);
   return () => {
-    clearTimeout(timer);
+    stopMotion();
     stop();
   };
 }
