@@ -4,6 +4,7 @@ from nfbook.vae.decoders import BernoulliDecoder, Decoder, GaussianDecoder, Logi
 from nfbook.vae.deep import DeepLatentGaussian, HierarchicalGaussian
 from nfbook.vae.fit import Standardised, fit_vae
 from nfbook.vae.model import VAE, Evaluation, ImportanceEstimate
+from nfbook.vae.parabola import Parabola
 
 __all__ = [
     "VAE",
@@ -15,6 +16,7 @@ __all__ = [
     "HierarchicalGaussian",
     "ImportanceEstimate",
     "LogitNormalDecoder",
+    "Parabola",
     "Standardised",
     "fit_vae",
 ]
