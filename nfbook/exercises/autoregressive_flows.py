@@ -191,7 +191,7 @@ EXERCISES = {
                 "there are two outputs for each coordinate.",
             ),
             Mistake(
-                lambda: _double(288.0, 52.0),
+                lambda: _double(288.0, 48.0),
                 "the outputs of the i-th coordinate have the degree i - 1.",
             ),
             Mistake(

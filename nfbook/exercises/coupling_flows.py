@@ -246,7 +246,7 @@ EXERCISES = {
             ),
             Mistake(
                 lambda: _spline_middle(2.0, 4.0, 1.0),
-                "the slope is in units of the mean slope. Multiply it by s = 1/2.",
+                "multiply by the mean slope, s = 1/2, and divide by the square of the denominator.",
             ),
             Mistake(
                 lambda: _spline_middle(4.0, 2.0, 0.5),
@@ -254,7 +254,7 @@ EXERCISES = {
             ),
             Mistake(
                 lambda: _double(0.375, 1.0),
-                "the denominator is squared in the derivative.",
+                "divide by the square of the denominator, which is 2 here.",
             ),
         ),
         tolerance=1e-4,
