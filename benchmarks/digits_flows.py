@@ -34,10 +34,10 @@ SETTINGS = {
     "alpha": 0.05,
     "patch": [PATCH, PATCH],
     **{name: options for name, (_, options) in MODELS.items()},
-    "steps": 1000,
+    "steps": 600,
     "batch": 64,
-    "learning rate": 0.001,
-    "validated every": 100,
+    "learning rate": 0.002,
+    "validated every": 50,
     "draws of the noise": 4,
     "dtype": "float32",
 }

@@ -44,7 +44,9 @@ def log_target(case: dict[str, float], x: torch.Tensor) -> torch.Tensor:
 def share_below(case: dict[str, float], x: torch.Tensor) -> torch.Tensor:
     places = tensor([-case["peaks"], case["peaks"]])
     # SciPy's function keeps its digits far out, where torch's becomes zero.
-    return torch.from_numpy(special.ndtr(((x.unsqueeze(-1) - places) / case["width"]).numpy())).mean(-1)
+    return torch.from_numpy(
+        special.ndtr(((x.unsqueeze(-1) - places) / case["width"]).numpy())
+    ).mean(-1)
 
 
 def to_noise(case: dict[str, float], x: torch.Tensor) -> torch.Tensor:
@@ -194,7 +196,8 @@ def test_the_ring_moves_and_narrows_the_peaks(figure):
 def test_the_ring_stands_on_the_peak(figure):
     figure.show(peaks=4.0, width=0.3)
     curve, ring = figure.place.evaluate(
-        """(place) => [place.querySelectorAll(".nfbook-pair path.nfbook-whole")[1].getAttribute("d"),
+        """(place) => [
+            place.querySelectorAll(".nfbook-pair path.nfbook-whole")[1].getAttribute("d"),
             place.querySelector(".nfbook-handle").getAttribute("transform")]"""
     )
     points = [tuple(map(float, pair.split(","))) for pair in curve[1:].split("L")]
