@@ -19,7 +19,7 @@ from nfbook.quadrature import grid
 START = {"peaks": 3.0, "width": 0.5, "layers": 3, "scale": "linear"}
 CASES = [
     dict(zip(START, (*values, "linear"), strict=True))
-    for values in product((2.0, 3.3, 5.0), (0.25, 0.43, 0.6), (0, 3, 7, 10))
+    for values in product((2.0, 3.3, 5.0), (0.25, 0.43, 0.6), (0, 3, 7, 10, 16))
 ]
 STANDARD = Normal(torch.tensor(0.0, dtype=torch.float64), torch.tensor(1.0, dtype=torch.float64))
 

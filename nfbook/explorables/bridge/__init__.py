@@ -26,7 +26,7 @@ class BridgeExplorable(Explorable, module="bridge"):
     Attributes:
         peaks: Their distance from zero, a, from 2 to 5.
         width: Their standard deviation, s, from 0.25 to 0.6.
-        layers: The number of layers K, from 0 to 10.
+        layers: The number of layers K, from 0 to 16.
         scale: How densities are drawn, "linear" or "logarithmic".
 
     Raises:
@@ -42,7 +42,7 @@ class BridgeExplorable(Explorable, module="bridge"):
 
     peaks = Real(2.0, 5.0).tag(sync=True)
     width = Real(0.25, 0.6).tag(sync=True)
-    layers = Count(10).tag(sync=True)
+    layers = Count(16).tag(sync=True)
     scale = Choice("linear", "logarithmic").tag(sync=True)
 
     def __init__(

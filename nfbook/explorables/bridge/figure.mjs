@@ -74,7 +74,7 @@ export function measure(values) {
   const bound = 1 - 2 * above(gap / slope);
   const data = above((-gap - peaks) / width) - above((gap - peaks) / width);
   // Simpson's rule over the straight piece; beyond it the flow is exact.
-  const steps = 400;
+  const steps = 2000;
   const h = 2 * meets / steps;
   let divergence = 0;
   for (let k = 0; k <= steps; k += 1) {
@@ -97,7 +97,7 @@ export const density = (values, meets, x) => Math.abs(x) < meets
 const RANGES = {
   peaks: { min: 2, max: 5, step: 0.05 },
   width: { min: 0.25, max: 0.6, step: 0.01 },
-  layers: { min: 0, max: 10, step: 1 },
+  layers: { min: 0, max: 16, step: 1 },
 };
 const NAMES = [...Object.keys(RANGES), "scale"];
 const MARGIN = { left: 52, right: 12, top: 14, bottom: 40 };
