@@ -19,13 +19,13 @@ class BridgeExplorable(Explorable, module="bridge"):
 
     It follows the exact map of the noise to the data wherever that is not too far to reach with the
     slope L, and its density there is that of the data. In the middle it is
-    :math:`\varphi(x / L) / L`. The gap is where \|x\| is below :math:`a - 3 s`, and the figure
+    :math:`\varphi(x / L) / L`. The gap is where \|x\| is below :math:`a / 2`, and the figure
     compares its probability under the flow with the least that any map of this slope can have
     there. In a live session the values can be read and set here.
 
     Attributes:
         peaks: Their distance from zero, a, from 2 to 5.
-        width: Their standard deviation, s, from 0.25 to 0.6.
+        width: Their standard deviation, s, from 0.25 to 1.
         layers: The number of layers K, from 0 to 16.
         scale: How densities are drawn, "linear" or "logarithmic".
 
@@ -41,7 +41,7 @@ class BridgeExplorable(Explorable, module="bridge"):
     """
 
     peaks = Real(2.0, 5.0).tag(sync=True)
-    width = Real(0.25, 0.6).tag(sync=True)
+    width = Real(0.25, 1.0).tag(sync=True)
     layers = Count(16).tag(sync=True)
     scale = Choice("linear", "logarithmic").tag(sync=True)
 

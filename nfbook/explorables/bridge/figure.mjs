@@ -52,11 +52,14 @@ export function noise(values, x) {
 }
 
 // Where the line of slope L meets the exact map: up to there the flow is that line. Zero, if the
-// exact map is nowhere steeper.
+// exact map is nowhere steeper; infinite, if they meet where no noise ever is.
 function meeting(values) {
   const slope = 2 ** values.layers;
   let [low, high] = [0, 1];
-  while (exact(values, high) < high / slope) high *= 2;
+  while (exact(values, high) < high / slope) {
+    if (high > 40) return Infinity;
+    high *= 2;
+  }
   for (let step = 0; step < 50; step += 1) {
     const middle = (low + high) / 2;
     if (exact(values, middle) < middle / slope) low = middle;
@@ -69,16 +72,17 @@ function meeting(values) {
 export function measure(values) {
   const { peaks, width, layers } = values;
   const slope = 2 ** layers;
-  const gap = peaks - 3 * width;
+  const gap = peaks / 2;
   const meets = meeting(values);
   const bound = 1 - 2 * above(gap / slope);
   const data = above((-gap - peaks) / width) - above((gap - peaks) / width);
   // Simpson's rule over the straight piece; beyond it the flow is exact.
+  const end = Math.min(meets, peaks + 12 * width);
   const steps = 2000;
-  const h = 2 * meets / steps;
+  const h = 2 * end / steps;
   let divergence = 0;
   for (let k = 0; k <= steps; k += 1) {
-    const x = k * h - meets;
+    const x = k * h - end;
     const p = target(values, x);
     const weight = k === 0 || k === steps ? 1 : 2 + 2 * (k % 2);
     if (p > 0) divergence += weight * p * Math.log(p * slope / normal(x / slope));
@@ -96,7 +100,7 @@ export const density = (values, meets, x) => Math.abs(x) < meets
 // The ranges are those that BridgeExplorable accepts.
 const RANGES = {
   peaks: { min: 2, max: 5, step: 0.05 },
-  width: { min: 0.25, max: 0.6, step: 0.01 },
+  width: { min: 0.25, max: 1, step: 0.01 },
   layers: { min: 0, max: 16, step: 1 },
 };
 const NAMES = [...Object.keys(RANGES), "scale"];
