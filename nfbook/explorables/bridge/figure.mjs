@@ -123,6 +123,7 @@ function render({ model, el }) {
   // Every node is made once and only moved afterwards.
   const path = (name) => svg("path", { class: `nfbook-${name}` });
   const bands = [path("built"), path("built")];
+  for (const band of bands) band.style.opacity = 0.1;
   const base = path("prior");
   const baseShare = path("area-prior");
   const best = path("whole nfbook-dashed");
@@ -130,6 +131,7 @@ function render({ model, el }) {
   const mapping = clipped(bands[0], baseShare, base, best, map);
   const data = path("whole nfbook-dashed");
   const share = path("area-variational");
+  share.style.opacity = 0.6;
   const image = path("variational nfbook-solid");
   const densities = clipped(bands[1], share, data, image);
   const handle = ring("truth");
