@@ -29,7 +29,8 @@ def _icdf(probability: float) -> float:
 
 
 def _least_gap(alpha: Tensor, w: Tensor, slope: Tensor) -> Tensor:
-    return NORMAL.cdf(NORMAL.icdf(alpha) + w / slope) - alpha
+    least: Tensor = NORMAL.cdf(NORMAL.icdf(alpha) + w / slope) - alpha
+    return least
 
 
 def _unusual(
@@ -39,7 +40,8 @@ def _unusual(
     dim = x.shape[1]
     off = NORMAL.log_prob(x).sum(1) + 0.5 * dim * math.log(2 * math.pi * math.e)
     off = off.abs() if sides == 2 else -off
-    return (off > 3 * width * dim**power).double()
+    far: Tensor = off > 3 * width * dim**power
+    return far.double()
 
 
 def _rows() -> Tensor:
