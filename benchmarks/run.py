@@ -41,6 +41,8 @@ NAMES = (
     "directions",
     "flow_costs",
     "flow_failures",
+    "digits_flows",
+    "bridge",
     "vae_step",
     "vae_growth",
 )
