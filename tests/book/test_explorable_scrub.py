@@ -92,8 +92,8 @@ def test_the_density_is_normalised(module, energy):
 
 @pytest.mark.parametrize("energy", ENERGIES)
 def test_the_divergences(module, energy):
-    """Against a finer rule with other nodes, and the package's flow and target."""
-    got = module("({ divergences }, energy) => divergences(energy)", energy)
+    """Against another rule, with the package's flow and target."""
+    got = module("({ DIVERGENCES }, energy) => DIVERGENCES[energy]", energy)
     assert len(got) == LENGTH + 1
     z, cell = midpoints()
     for count in COUNTS:
@@ -102,7 +102,7 @@ def test_the_divergences(module, energy):
         inside = x.abs().amax(1) < 4  # in floats the last of the noise reaches the edge
         log_ratio = torch.where(inside, log_q - TARGETS[energy]().log_prob(x), 0.0)
         expected = float((log_base(z).exp() * log_ratio).sum() * cell)
-        assert got[count] == pytest.approx(expected, abs=2e-3)
+        assert got[count] == pytest.approx(expected, abs=2e-3, rel=5e-3)
 
 
 def test_the_flows_are_those_of_the_stored_result():
@@ -137,7 +137,7 @@ def status(figure: figures.Figure) -> str:
 
 @pytest.mark.parametrize("energy", ENERGIES)
 def test_the_numbers_are_the_divergences(figure, module, energy):
-    kl = [f"{value:.3f}" for value in module("({ divergences }, e) => divergences(e)", energy)]
+    kl = [f"{value:.3f}" for value in module("({ DIVERGENCES }, e) => DIVERGENCES[e]", energy)]
     for layers in (0, 7, 32):
         figure.show(energy=energy, layers=layers)
         assert figure.numbers() == {"first": kl[0], "now": kl[layers], "last": kl[32]}

@@ -61,8 +61,9 @@ class ScrubExplorable(Explorable, module="scrub"):
     :math:`\mathrm{KL}(q_k \,\|\, p)` for every k. In a live session the values can be read and set
     here.
 
-    The weights are those of ``nfbook/data/energies_affine.csv`` and ``energies_planar.csv``, which
-    ``python tools/store_energies.py`` writes, with five digits.
+    The weights are those of ``nfbook/data/energies_affine.csv`` and ``energies_planar.csv``, with
+    five digits, and the divergences those of ``energies_divergences.csv``, by quadrature. The
+    command ``python tools/store_energies.py`` writes all three.
 
     Attributes:
         energy: The energy, by its name in `nfbook.targets.TARGETS`.

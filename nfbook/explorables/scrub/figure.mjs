@@ -1,9 +1,10 @@
 // Points and a density on their way through a trained planar flow, layer by layer, to an energy.
 
 import AFFINE from "../../data/energies_affine.csv";
+import TABLE from "../../data/energies_divergences.csv";
 import PLANAR from "../../data/energies_planar.csv";
 import {
-  assign, axes, clipped, format, frameOf, group, html, key, numberTable, radios, redraw, set,
+  assign, axes, clamp, clipped, format, frameOf, group, html, key, numberTable, radios, redraw, set,
   slider, svg, ticks,
 } from "../kit.mjs";
 
@@ -72,25 +73,9 @@ export function through(energy, count, noise) {
   return finish(state);
 }
 
-// The divergence KL(q_k || p) for k = 0, ..., LENGTH, by the trapezoidal rule over the noise.
-export function divergences(energy) {
-  const [reach, nodes] = [5.5, 100];
-  const spacing = 2 * reach / nodes;
-  const sums = new Float64Array(LENGTH + 1);
-  for (let i = 0; i <= nodes; i += 1) {
-    for (let j = 0; j <= nodes; j += 1) {
-      const noise = [spacing * i - reach, spacing * j - reach];
-      const weight = spacing ** 2 * Math.exp(-0.5 * (noise[0] ** 2 + noise[1] ** 2)) / (2 * Math.PI);
-      let state = begin(energy, noise);
-      for (let k = 0; k <= LENGTH; k += 1) {
-        if (k > 0) state = step(energy, k - 1, state);
-        const point = finish(state);
-        sums[k] += weight * (point[2] - logTarget(energy, point));
-      }
-    }
-  }
-  return [...sums];
-}
+// The divergences KL(q_k || p) for k = 0, ..., LENGTH. They take a fine grid, so they are stored.
+export const DIVERGENCES = Object.fromEntries(ENERGIES.map((energy, k) =>
+  [energy, TABLE.find(([which]) => which === k + 1).slice(1)]));
 
 // ---- the figure ---------------------------------------------------------------------------
 
@@ -104,6 +89,7 @@ const LEVELS = [0.002, 0.006, 0.013, 0.024, 0.04, 0.06, 0.085, 0.115, 0.16];
 const OUTLINE = [0.01, 0.05]; // densities at which the target's contours are drawn
 const POINTS = 500;
 const ONES = [0.001, 0.01, 0.1, 1, 10]; // ticks of the divergence
+const [LEAST, MOST] = [0.0004, 60]; // ... and what is drawn of it
 
 // Noise points that are spread evenly: a sequence of the plastic number, as Gaussians.
 const DUST = Array.from({ length: POINTS }, (_, k) => {
@@ -136,14 +122,11 @@ function contour(f, level, cells = 80) {
   return pieces;
 }
 
-// What does not depend on the number of layers is computed once for each energy.
+// The contours do not depend on the number of layers, so they are found once for each energy.
 const known = {};
-function about(energy) {
-  known[energy] ??= {
-    kl: divergences(energy),
-    outline: OUTLINE.flatMap((density) =>
-      contour((point) => logTarget(energy, point), Math.log(density))),
-  };
+function outlineOf(energy) {
+  known[energy] ??= OUTLINE.flatMap((density) =>
+    contour((point) => logTarget(energy, point), Math.log(density)));
   return known[energy];
 }
 
@@ -191,7 +174,7 @@ function render({ model, el }) {
   function draw(width) {
     const [energy, layers] = NAMES.map((name) => model.get(name));
     if (!ENERGIES.includes(energy)) return;
-    const { kl, outline: pieces } = about(energy);
+    const kl = DIVERGENCES[energy];
     count.update(layers);
     choice.update(energy);
     numbers.show("first", format(kl[0], 3));
@@ -206,11 +189,12 @@ function render({ model, el }) {
     const first = wide ? Math.round(0.54 * width) : width;
     // The square is drawn to scale.
     const height = first - MARGIN.left - MARGIN.right + MARGIN.top + MARGIN.bottom;
-    drawSquare(frameOf(left, first, height, MARGIN), energy, layers, pieces);
-    drawCurve(frameOf(right, wide ? width - first : width, wide ? height : 215, MARGIN), kl, layers);
+    drawSquare(frameOf(left, first, height, MARGIN), energy, layers);
+    const margin = { ...MARGIN, left: 62 }; // for the longest tick
+    drawCurve(frameOf(right, wide ? width - first : width, wide ? height : 215, margin), kl, layers);
   }
 
-  function drawSquare(frame, energy, layers, pieces) {
+  function drawSquare(frame, energy, layers) {
     const unit = (frame.right - frame.left) / (2 * SIDE);
     const x = (value) => (frame.left + unit * (value + SIDE)).toFixed(1);
     const y = (value) => (frame.bottom - unit * (value + SIDE)).toFixed(1);
@@ -220,7 +204,7 @@ function render({ model, el }) {
       { title: "first coordinate", ticks: marks.map(([at, text]) => [x(at), text]) },
       { title: "second coordinate", ticks: marks.map(([at, text]) => [y(at), text]) }));
     const at = (point) => `${x(point[0])},${y(point[1])}`;
-    set(outline, { d: pieces.map(([from, to]) => `M${at(from)}L${at(to)}`).join("") });
+    set(outline, { d: outlineOf(energy).map(([from, to]) => `M${at(from)}L${at(to)}`).join("") });
     set(dust, { d: DUST.map((noise) => `M${at(through(energy, layers, noise))}h0`).join("") });
 
     // Each cell of the noise is drawn where its corners go, with the mean of their log-densities.
@@ -244,10 +228,10 @@ function render({ model, el }) {
   }
 
   function drawCurve(frame, kl, layers) {
-    const [low, high] = [Math.log(0.0007), Math.log(20)];
+    const [low, high] = [Math.log(LEAST), Math.log(MOST)];
     const x = (k) => frame.left + (frame.right - frame.left) * k / LENGTH;
     const y = (value) => frame.bottom - (frame.bottom - frame.top) *
-      (Math.log(Math.min(Math.max(value, 0.0007), 20)) - low) / (high - low);
+      (Math.log(clamp(value, LEAST, MOST)) - low) / (high - low);
     curveGrid.replaceChildren(...axes(frame,
       { title: "layers k", ticks: ticks(0, LENGTH).map(([at, text]) => [x(at), text]) },
       { title: "divergence (nats)", ticks: ONES.map((value) => [y(value), `${value}`]) }));
