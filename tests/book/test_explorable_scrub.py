@@ -164,6 +164,6 @@ def test_every_point_is_drawn_in_the_square(figure):
                 return [d.slice(1).split("M").map((p) => p.slice(0, -2).split(",").map(Number)), box];
             }"""
         )
-        assert len(places) == 500
+        assert len(places) == 350
         x, y, width, height = frame
         assert all(x <= a <= x + width and y <= b <= y + height for a, b in places)

@@ -82,12 +82,12 @@ export const DIVERGENCES = Object.fromEntries(ENERGIES.map((energy, k) =>
 const MARGIN = { left: 44, right: 14, top: 14, bottom: 40 };
 const SIDE_BY_SIDE = 560; // pixels: below it the two pictures stand one above the other
 const NAMES = ["energy", "layers"];
-const CELLS = 52; // of the noise, along each axis; the density is drawn by where they go
+const CELLS = 36; // of the noise, along each axis; the density is drawn by where they go
 const NOISE = 3.5; // how far the cells reach
 // Densities above each of these are drawn darker.
 const LEVELS = [0.002, 0.006, 0.013, 0.024, 0.04, 0.06, 0.085, 0.115, 0.16];
 const OUTLINE = [0.01, 0.05]; // densities at which the target's contours are drawn
-const POINTS = 500;
+const POINTS = 350;
 const ONES = [0.001, 0.01, 0.1, 1, 10]; // ticks of the divergence
 const [LEAST, MOST] = [0.0004, 60]; // ... and what is drawn of it
 
@@ -122,11 +122,25 @@ function contour(f, level, cells = 80) {
   return pieces;
 }
 
-// The contours do not depend on the number of layers, so they are found once for each energy.
+// The corners of the cells, row by row.
+const CORNERS = Array.from({ length: (CELLS + 1) ** 2 }, (_, k) =>
+  [Math.floor(k / (CELLS + 1)), k % (CELLS + 1)].map((i) => NOISE * (2 * i / CELLS - 1)));
+
+// Contours of the target, and where points and corners are after each number of layers: found once
+// for each energy, so that moving through the layers only draws.
 const known = {};
-function outlineOf(energy) {
-  known[energy] ??= OUTLINE.flatMap((density) =>
-    contour((point) => logTarget(energy, point), Math.log(density)));
+function about(energy) {
+  if (!known[energy]) {
+    const outline = OUTLINE.flatMap((density) =>
+      contour((point) => logTarget(energy, point), Math.log(density)));
+    let [dust, corners] = [DUST, CORNERS].map((all) => all.map((noise) => begin(energy, noise)));
+    const after = [];
+    for (let k = 0; k <= LENGTH; k += 1) {
+      if (k > 0) [dust, corners] = [dust, corners].map((all) => all.map((z) => step(energy, k - 1, z)));
+      after.push({ dust: dust.map(finish), corners: corners.map(finish) });
+    }
+    known[energy] = { outline, after };
+  }
   return known[energy];
 }
 
@@ -204,24 +218,22 @@ function render({ model, el }) {
       { title: "first coordinate", ticks: marks.map(([at, text]) => [x(at), text]) },
       { title: "second coordinate", ticks: marks.map(([at, text]) => [y(at), text]) }));
     const at = (point) => `${x(point[0])},${y(point[1])}`;
-    set(outline, { d: outlineOf(energy).map(([from, to]) => `M${at(from)}L${at(to)}`).join("") });
-    set(dust, { d: DUST.map((noise) => `M${at(through(energy, layers, noise))}h0`).join("") });
+    const { outline: pieces, after } = about(energy);
+    const { dust: points, corners } = after[layers];
+    set(outline, { d: pieces.map(([from, to]) => `M${at(from)}L${at(to)}`).join("") });
+    set(dust, { d: points.map((point) => `M${at(point)}h0`).join("") });
 
     // Each cell of the noise is drawn where its corners go, with the mean of their log-densities.
-    const corner = (k) => NOISE * (2 * k / CELLS - 1);
-    const points = Array.from({ length: CELLS + 1 }, (_, i) =>
-      Array.from({ length: CELLS + 1 }, (__, j) => {
-        const point = through(energy, layers, [corner(i), corner(j)]);
-        return { text: at(point), logQ: point[2] };
-      }));
+    const places = corners.map(at);
     const bounds = LEVELS.map((level) => 4 * Math.log(level));
     const parts = LEVELS.map(() => []);
     for (let i = 0; i < CELLS; i += 1) {
       for (let j = 0; j < CELLS; j += 1) {
-        const four = [points[i][j], points[i + 1][j], points[i + 1][j + 1], points[i][j + 1]];
-        const sum = four.reduce((total, { logQ }) => total + logQ, 0);
+        const first = i * (CELLS + 1) + j;
+        const four = [first, first + CELLS + 1, first + CELLS + 2, first + 1];
+        const sum = four.reduce((total, k) => total + corners[k][2], 0);
         const level = bounds.findLastIndex((bound) => sum > bound);
-        if (level >= 0) parts[level].push(`M${four.map(({ text }) => text).join("L")}Z`);
+        if (level >= 0) parts[level].push(`M${four.map((k) => places[k]).join("L")}Z`);
       }
     }
     shades.forEach((node, k) => set(node, { d: parts[k].join("") }));
