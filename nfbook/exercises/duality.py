@@ -73,9 +73,7 @@ EXERCISES = {
                 "the numbers are right. The forward divergence averages over the target.",
             ),
             Mistake(
-                lambda: _double(
-                    0.5 * math.log(3) + 1 / 6 - 0.5, -0.5 * math.log(3) + 3 / 2 - 0.5
-                ),
+                lambda: _double(0.5 * math.log(3) + 1 / 6 - 0.5, -0.5 * math.log(3) + 3 / 2 - 0.5),
                 "the flow multiplies by 3, so its variance is 9.",
             ),
         ),
@@ -143,10 +141,6 @@ EXERCISES = {
             Mistake(
                 lambda z, x, ladj, energy: (energy(x) - ladj).mean(),
                 "the log-density of the base is missing.",
-            ),
-            Mistake(
-                lambda z, x, ladj, energy: _log_base(z) - ladj + energy(x),
-                "this is one number for each draw. Take their mean.",
             ),
         ),
         at=DRAWS,

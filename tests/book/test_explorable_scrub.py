@@ -124,7 +124,7 @@ def test_the_flows_are_those_of_the_stored_result():
 
 
 def test_unknown_energy():
-    with pytest.raises(ValueError, match="energy must be one of 'U1', .*, got 'U5'"):
+    with pytest.raises(ValueError, match=r"energy must be one of 'U1', .*, got 'U5'"):
         planar_flow("U5")
 
 
@@ -161,7 +161,8 @@ def test_every_point_is_drawn_in_the_square(figure):
                 const cut = place.querySelector("clipPath rect");
                 const box = ["x", "y", "width", "height"].map((k) => Number(cut.getAttribute(k)));
                 const d = place.querySelector(".nfbook-dust").getAttribute("d");
-                return [d.slice(1).split("M").map((p) => p.slice(0, -2).split(",").map(Number)), box];
+                const places = d.slice(1).split("M").map((p) => p.slice(0, -2).split(","));
+                return [places.map((p) => p.map(Number)), box];
             }"""
         )
         assert len(places) == 350
