@@ -82,7 +82,7 @@ export const DIVERGENCES = Object.fromEntries(ENERGIES.map((energy, k) =>
 const MARGIN = { left: 44, right: 14, top: 14, bottom: 40 };
 const SIDE_BY_SIDE = 560; // pixels: below it the two pictures stand one above the other
 const NAMES = ["energy", "layers"];
-const CELLS = 36; // of the noise, along each axis; the density is drawn by where they go
+const CELLS = 50; // of the noise, along each axis; the density is drawn by where they go
 const NOISE = 3.5; // how far the cells reach
 // Densities above each of these are drawn darker.
 const LEVELS = [0.002, 0.006, 0.013, 0.024, 0.04, 0.06, 0.085, 0.115, 0.16];
@@ -125,6 +125,14 @@ function contour(f, level, cells = 80) {
 // The corners of the cells, row by row.
 const CORNERS = Array.from({ length: (CELLS + 1) ** 2 }, (_, k) =>
   [Math.floor(k / (CELLS + 1)), k % (CELLS + 1)].map((i) => NOISE * (2 * i / CELLS - 1)));
+
+// The mass of each cell, and the area of what the flow makes of one.
+const MASSES = Array.from({ length: CELLS ** 2 }, (_, k) => {
+  const middle = [Math.floor(k / CELLS), k % CELLS].map((i) => NOISE * ((2 * i + 1) / CELLS - 1));
+  return (2 * NOISE / CELLS) ** 2 * Math.exp(-0.5 * (middle[0] ** 2 + middle[1] ** 2)) / (2 * Math.PI);
+});
+const area = (a, b, c, d) =>
+  Math.abs((c[0] - a[0]) * (d[1] - b[1]) - (d[0] - b[0]) * (c[1] - a[1])) / 2;
 
 // Contours of the target, and where points and corners are after each number of layers: found once
 // for each energy, so that moving through the layers only draws.
@@ -223,19 +231,16 @@ function render({ model, el }) {
     set(outline, { d: pieces.map(([from, to]) => `M${at(from)}L${at(to)}`).join("") });
     set(dust, { d: points.map((point) => `M${at(point)}h0`).join("") });
 
-    // Each cell of the noise is drawn where its corners go, with the mean of their log-densities.
+    // Each cell of the noise is drawn where its corners go: its mass is spread over the area there.
     const places = corners.map(at);
-    const bounds = LEVELS.map((level) => 4 * Math.log(level));
     const parts = LEVELS.map(() => []);
-    for (let i = 0; i < CELLS; i += 1) {
-      for (let j = 0; j < CELLS; j += 1) {
-        const first = i * (CELLS + 1) + j;
-        const four = [first, first + CELLS + 1, first + CELLS + 2, first + 1];
-        const sum = four.reduce((total, k) => total + corners[k][2], 0);
-        const level = bounds.findLastIndex((bound) => sum > bound);
-        if (level >= 0) parts[level].push(`M${four.map((k) => places[k]).join("L")}Z`);
-      }
-    }
+    MASSES.forEach((mass, cell) => {
+      const first = cell + Math.floor(cell / CELLS);
+      const four = [first, first + CELLS + 1, first + CELLS + 2, first + 1];
+      const density = mass / area(...four.map((k) => corners[k]));
+      const level = LEVELS.findLastIndex((bound) => density > bound);
+      if (level >= 0) parts[level].push(`M${four.map((k) => places[k]).join("L")}Z`);
+    });
     shades.forEach((node, k) => set(node, { d: parts[k].join("") }));
   }
 
