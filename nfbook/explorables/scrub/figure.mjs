@@ -131,7 +131,7 @@ const MASSES = Array.from({ length: CELLS ** 2 }, (_, k) => {
   const middle = [Math.floor(k / CELLS), k % CELLS].map((i) => NOISE * ((2 * i + 1) / CELLS - 1));
   return (2 * NOISE / CELLS) ** 2 * Math.exp(-0.5 * (middle[0] ** 2 + middle[1] ** 2)) / (2 * Math.PI);
 });
-const area = (a, b, c, d) =>
+const spread = (a, b, c, d) =>
   Math.abs((c[0] - a[0]) * (d[1] - b[1]) - (d[0] - b[0]) * (c[1] - a[1])) / 2;
 
 // Contours of the target, and where points and corners are after each number of layers: found once
@@ -237,7 +237,7 @@ function render({ model, el }) {
     MASSES.forEach((mass, cell) => {
       const first = cell + Math.floor(cell / CELLS);
       const four = [first, first + CELLS + 1, first + CELLS + 2, first + 1];
-      const density = mass / area(...four.map((k) => corners[k]));
+      const density = mass / spread(...four.map((k) => corners[k]));
       const level = LEVELS.findLastIndex((bound) => density > bound);
       if (level >= 0) parts[level].push(`M${four.map((k) => places[k]).join("L")}Z`);
     });
