@@ -82,7 +82,7 @@ export const DIVERGENCES = Object.fromEntries(ENERGIES.map((energy, k) =>
 const MARGIN = { left: 44, right: 14, top: 14, bottom: 40 };
 const SIDE_BY_SIDE = 560; // pixels: below it the two pictures stand one above the other
 const NAMES = ["energy", "layers"];
-const CELLS = 50; // of the noise, along each axis; the density is drawn by where they go
+const CELLS = 36; // of the noise, along each axis; the density is drawn by where they go
 const NOISE = 3.5; // how far the cells reach
 // Densities above each of these are drawn darker.
 const LEVELS = [0.002, 0.006, 0.013, 0.024, 0.04, 0.06, 0.085, 0.115, 0.16];
