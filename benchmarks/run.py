@@ -43,6 +43,7 @@ NAMES = (
     "flow_failures",
     "vae_step",
     "vae_growth",
+    "image_loaders",
 )
 PACKAGES = ("torch", "numpy", "scikit-learn")
 
