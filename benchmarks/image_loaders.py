@@ -15,6 +15,7 @@ import statistics
 import struct
 import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -23,7 +24,7 @@ import numpy as np
 import PIL
 import torch
 from PIL import Image
-from stopwatch import compare, spread, take_turns
+from stopwatch import compare, seconds_of_first_call, spread, take_turns
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import Adam
@@ -131,6 +132,11 @@ def load(loader: Callable[[Path], np.ndarray], paths: list[Path]) -> Tensor:
     return torch.from_numpy(pixels).reshape(len(paths), -1).float() / 240
 
 
+def _seconds(loader: Callable[[Path], np.ndarray], paths: list[Path]) -> float:
+    """Return how long it takes to load an image."""
+    return seconds_of_first_call(partial(load, loader, paths)) / len(paths)
+
+
 # ---- the network ---------------------------------------------------------------------------------
 
 
@@ -180,9 +186,8 @@ def measure() -> dict[str, Any]:
         images = {name: load(loader, paths) for name, loader in LOADERS.items()}
         pair = list(LOADERS)[:2]
         seconds = take_turns(
-            {name: lambda name=name: load(LOADERS[name], paths) for name in pair}, ROUNDS
+            {name: partial(_seconds, LOADERS[name], paths) for name in pair}, ROUNDS
         )
-    each = {name: [one / len(paths) for one in values] for name, values in seconds.items()}
     found = {name: [accuracy(images[name], seed) for seed in SEEDS] for name in LOADERS}
     # What two people see who run the two notebooks once each: seeds of their own.
     found["with PIL, other seeds"] = [
@@ -197,7 +202,7 @@ def measure() -> dict[str, Any]:
         "equal": bool(torch.equal(images["with PIL"], images["without PIL"])),
         "equal when dithered": bool(torch.equal(images["with PIL"], images["dithered"])),
         "pillow": PIL.__version__,
-        **compare(each, "without PIL"),
+        **compare(seconds, "without PIL"),
         "accuracy": found,
         "comparisons": {name: _compared(found, *two) for name, two in comparisons.items()},
     }
