@@ -172,7 +172,8 @@ def signs_test(differences: list[float]) -> float:
         for signs in itertools.product((1, -1), repeat=len(differences))
     )
     # A sum that is as large may come out lower by rounding.
-    return sum(one >= found - 1e-12 for one in sums) / 2 ** len(differences)
+    reached: int = sum(one >= found - 1e-12 for one in sums)
+    return reached / int(2 ** len(differences))
 
 
 # ---- the benchmark -------------------------------------------------------------------------------

@@ -78,9 +78,7 @@ EXERCISES = {
         hint="half the sum of μ² + σ² - 1 - log σ² over both coordinates.",
         mistakes=(
             Mistake(lambda: 3.5, "the factor one half is missing."),
-            Mistake(
-                lambda: 0.5 * (1.25 + 2.5 - 2), "you have taken the widths for the variances."
-            ),
+            Mistake(lambda: 0.5 * (1.25 + 2.5 - 2), "you have taken the widths for the variances."),
             Mistake(lambda: 0.5 * (1.25 + 4.25), "the ones are missing, one for each coordinate."),
             Mistake(
                 lambda: 0.5 * (0.75 + 4.25 - 2),

@@ -11,7 +11,7 @@ from PIL import Image
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-import image_loaders  # noqa: E402
+import image_loaders
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 6), dtype=np.uint8)
 
