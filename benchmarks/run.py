@@ -45,6 +45,7 @@ NAMES = (
     "bridge",
     "vae_step",
     "vae_growth",
+    "image_loaders",
 )
 PACKAGES = ("torch", "numpy", "scikit-learn")
 
