@@ -43,6 +43,7 @@ NAMES = (
     "flow_failures",
     "vae_step",
     "vae_growth",
+    "nf_vae",
 )
 PACKAGES = ("torch", "numpy", "scikit-learn")
 
