@@ -1,7 +1,6 @@
-"""The gap of an NF-VAE against the length of its flow, with the flow's parameters from the encoder
-and with one set of them for all observations.
+"""The gap of an NF-VAE against the length of its flow.
 
-The model is `nfbook.vae.Parabola`, which has nothing to train and whose evidence is known, so the
+The flow's parameters come from the encoder, or are the same for all observations. The model is `nfbook.vae.Parabola`, which has nothing to train and whose evidence is known, so the
 whole gap is the posterior's. The expectations are sums over a fine grid, not over draws.
 """
 
@@ -97,7 +96,7 @@ def train(length: int, shared: bool, seed: int) -> VAE:
 
 
 def table(result: dict[str, Any]) -> str:
-    """One row a model: the mean gap, with its standard deviation over the seeds, and that at each x."""
+    """One row a model: the mean gap, its standard deviation over the seeds, and the gap at each x."""
     head = [f"x = {x:g}" for x in SETTINGS["x"]]
     rows = [
         "| parameters of the flow | K | mean gap | " + " | ".join(head) + " |",
@@ -107,9 +106,7 @@ def table(result: dict[str, Any]) -> str:
         for length, found in by_length.items():
             means, gaps = torch.tensor(found["mean"]), torch.tensor(found["gaps"])
             each = " | ".join(f"{gap:.3f}" for gap in gaps.mean(0).tolist())
-            rows.append(
-                f"| {name} | {length} | {means.mean():.3f} ± {means.std():.3f} | {each} |"
-            )
+            rows.append(f"| {name} | {length} | {means.mean():.3f} ± {means.std():.3f} | {each} |")
     return (
         "\n".join(rows) + "\n\nNats, on average over the seeds; after ± the standard deviation "
         "between them. With K = 0 there is no flow, and both are the same model."

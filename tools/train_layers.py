@@ -20,15 +20,15 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
-from nfbook.explorables.layers import LENGTH, OBSERVATIONS, WEIGHTS, trained_layers
+from nfbook.explorables.layers import OBSERVATIONS, WEIGHTS, trained_layers
 from nfbook.quadrature import grid
 from nfbook.transforms import Planar
 from nfbook.vae import Parabola
 
-ITERATIONS, LAST = 150, 800  # of L-BFGS, and of its last run for an observation that is stored
-SHARE = 0.01  # the weight of the bounds after fewer layers
+ITERATIONS, LAST = 220, 400  # of L-BFGS, and of its last run for an observation that is stored
+SHARE = 0.003  # the weight of the bounds after fewer layers
 STEP = 0.5  # between the observations of the continuation
-# Where the fit of the first observation starts: layers that pull left and right apart, that lift the
+# Where the first fit starts: layers that pull left and right apart, that lift the
 # middle, and that do little.
 START = {
     "mean": [0.0, -0.5],

@@ -95,16 +95,16 @@ export function logDensity({ mean, std, steps }, point) {
   return logNormal(z[0], mean[0], std[0] ** 2) + logNormal(z[1], mean[1], std[1] ** 2) - ladj;
 }
 
-const REACH = 6;
-const NODES = Array.from({ length: 61 }, (_, k) => -REACH + 2 * REACH * k / 60);
-const CHANCE = NODES.map((e) => Math.exp(logNormal(e, 0, 1)) * 2 * REACH / 60);
+const [REACH, PARTS] = [6, 120];
+const NODES = Array.from({ length: PARTS + 1 }, (_, k) => -REACH + 2 * REACH * k / PARTS);
+const CHANCE = NODES.map((e) => Math.exp(logNormal(e, 0, 1)) * 2 * REACH / PARTS);
 
 // The bound: an expectation over the noise, by the trapezoidal rule.
 export function bound(x, flow) {
   let sum = 0;
   NODES.forEach((a, i) => NODES.forEach((b, j) => {
     const chance = CHANCE[i] * CHANCE[j];
-    if (chance < 1e-16) return;
+    if (chance < 1e-15) return;
     const { z, logQ } = forward(flow, [a, b]);
     sum += chance * (logJoint(x, z) - logQ);
   }));
