@@ -1,7 +1,8 @@
 """The gap of an NF-VAE against the length of its flow.
 
-The flow's parameters come from the encoder, or are the same for all observations. The model is `nfbook.vae.Parabola`, which has nothing to train and whose evidence is known, so the
-whole gap is the posterior's. The expectations are sums over a fine grid, not over draws.
+The flow's parameters come from the encoder, or are the same for all observations. The model is
+`nfbook.vae.Parabola`, which has nothing to train and whose evidence is known, so the whole gap is
+the posterior's. The expectations are sums over a fine grid, not over draws.
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ def train(length: int, shared: bool, seed: int) -> VAE:
 
 
 def table(result: dict[str, Any]) -> str:
-    """One row a model: the mean gap, its standard deviation over the seeds, and the gap at each x."""
+    """One row a model: the mean gap, its spread over the seeds, and the gap at each x."""
     head = [f"x = {x:g}" for x in SETTINGS["x"]]
     rows = [
         "| parameters of the flow | K | mean gap | " + " | ".join(head) + " |",

@@ -25,8 +25,9 @@ from nfbook.quadrature import grid
 from nfbook.transforms import Planar
 from nfbook.vae import Parabola
 
-ITERATIONS, LAST = 220, 400  # of L-BFGS, and of its last run for an observation that is stored
-SHARE = 0.003  # the weight of the bounds after fewer layers
+# Of L-BFGS, on the way and for an observation that is stored; with each, the weight of the bounds
+# after fewer layers.
+WAY, LAST = (220, 0.02), (600, 0.003)
 STEP = 0.5  # between the observations of the continuation
 # Where the first fit starts: layers that pull left and right apart, that lift the
 # middle, and that do little.
@@ -66,7 +67,7 @@ def bounds(x: float, flow: dict[str, Tensor], points: int = 65) -> Tensor:
     return torch.stack(found)
 
 
-def train(x: float, start: dict[str, Tensor], iterations: int) -> dict[str, Tensor]:
+def train(x: float, start: dict[str, Tensor], iterations: int, share: float) -> dict[str, Tensor]:
     """Return the flow that L-BFGS finds."""
     flow = {name: value.clone() for name, value in start.items()}
     free = [value.requires_grad_() for value in flow.values()]
@@ -77,7 +78,7 @@ def train(x: float, start: dict[str, Tensor], iterations: int) -> dict[str, Tens
     def loss() -> Tensor:
         optimiser.zero_grad()
         *before, last = bounds(x, flow)
-        value = -last - SHARE * torch.stack(before).sum()
+        value = -last - share * torch.stack(before).sum()
         value.backward()
         return value
 
@@ -92,11 +93,12 @@ def main() -> None:
     rows: list[list[str]] = []
     x, flow = min(OBSERVATIONS.values()), {name: torch.tensor(v) for name, v in START.items()}
     while x <= max(OBSERVATIONS.values()):
-        flow = train(x, flow, LAST if x in OBSERVATIONS.values() else ITERATIONS)
-        print(f"x = {x:g}: bound {bounds(x, flow, 121)[-1]:.4f}", flush=True)
+        flow = train(x, flow, *WAY)
         if x in OBSERVATIONS.values():
-            start = torch.cat([flow["mean"], flow["log_std"], torch.zeros(1)])
-            layers = torch.cat([flow["w"], flow["u"], flow["b"].unsqueeze(1)], 1)
+            best = train(x, flow, *LAST)
+            print(f"x = {x:g}: bound {bounds(x, best, 121)[-1]:.4f}", flush=True)
+            start = torch.cat([best["mean"], best["log_std"], torch.zeros(1)])
+            layers = torch.cat([best["w"], best["u"], best["b"].unsqueeze(1)], 1)
             for number, row in enumerate([start, *layers]):
                 rows.append([f"{x:g}", f"{number}", *(f"{value:.4f}" for value in row)])
         x += STEP

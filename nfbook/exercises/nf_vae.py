@@ -205,7 +205,7 @@ EXERCISES = {
     # Posterior N(1, 1/2); annealed N(1, 1); with a weight on the divergence N(4/3, 1/3).
     "nf-vae-6": Exercise(
         solution=lambda: _double(1.0, 1.0, 4 / 3, 1 / 3),
-        hint="β multiplies the precisions of prior and likelihood, 1/λ that of the likelihood alone.",
+        hint="β multiplies both precisions, the prior's and the likelihood's; 1/λ the second only.",
         mistakes=(
             Mistake(
                 lambda: _double(1.0, 0.25, 4 / 3, 1 / 3),

@@ -168,8 +168,7 @@ def test_the_bars_add_up(figure):
         assert numbers["gap"] > 0
         same, gap = figure.place.evaluate(
             """(place) => ["[class$=energy]:nth-of-type(2)", "[class$=bar-variational]"]
-                .map((one) =>
-                Number(place.querySelector(one).getAttribute("width")))"""
+                .map((one) => Number(place.querySelector(one).getAttribute("width")))"""
         )
         assert gap / same == pytest.approx(
             numbers["gap"] / -numbers["evidence"], rel=0.05, abs=5e-3
