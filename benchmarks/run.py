@@ -46,6 +46,7 @@ NAMES = (
     "vae_step",
     "vae_growth",
     "image_loaders",
+    "nf_vae",
 )
 PACKAGES = ("torch", "numpy", "scikit-learn")
 

@@ -1,0 +1,346 @@
+// A flow that widens and bends a Gaussian towards a posterior, layer by layer, and its bound.
+
+import {
+  assign, axes, clamp, clipped, draggable, format, frameOf, group, html, key, numberTable, radios,
+  redraw, ring, set, setting, slider, svg, ticks,
+} from "../kit.mjs";
+import WEIGHTS from "../../data/parabola_layers.csv";
+
+// ---- the arithmetic -----------------------------------------------------------------------
+
+export const NOISE = 0.5;
+const LENGTH = 4;
+// The observations by what they are called here.
+export const OBSERVATIONS = { "−1": -1, 1: 1, 3: 3, 5: 5 };
+
+const dot = (a, b) => a[0] * b[0] + a[1] * b[1];
+const logNormal = (x, mean, variance) =>
+  -0.5 * Math.log(2 * Math.PI * variance) - (x - mean) ** 2 / (2 * variance);
+
+export const logJoint = (x, [a, b]) =>
+  logNormal(a, 0, 1) + logNormal(b, 0, 1) + logNormal(x, a * a + b, NOISE ** 2);
+
+// log p(x): given the first coordinate all is Gaussian, and the trapezoidal rule does the rest.
+export function logEvidence(x) {
+  const [reach, steps] = [9, 7200];
+  let sum = 0;
+  for (let k = 0; k <= steps; k += 1) {
+    const a = -reach + 2 * reach * k / steps;
+    sum += Math.exp(logNormal(a, 0, 1) + logNormal(x, a * a, 1 + NOISE ** 2));
+  }
+  return Math.log(sum * 2 * reach / steps);
+}
+
+// The vector that a layer uses, which keeps it invertible.
+export function uHat(w, u) {
+  const [a, squared] = [dot(w, u), dot(w, w)];
+  if (squared === 0) return u;
+  const more = a * a / (1 + Math.sqrt(1 + a * a)) / squared;
+  return [u[0] + more * w[0], u[1] + more * w[1]];
+}
+
+// The trained flow of an observation after so many layers, as the settings change it: the Gaussian
+// is `width` times as wide, and `change` is added to the u of the last layer.
+export function flowOf(x, layers, width, change) {
+  const [start, ...rows] = WEIGHTS.filter(([own]) => own === x).map((row) => row.slice(2));
+  const last = Math.ceil(layers) - 1;
+  return {
+    mean: start.slice(0, 2),
+    std: start.slice(2, 4).map((log) => width * Math.exp(log)),
+    steps: rows.slice(0, last + 1).map(([w1, w2, u1, u2, b], k) => {
+      const [w, own] = [[w1, w2], k === last];
+      const u = own ? [u1 + change[0], u2 + change[1]] : [u1, u2];
+      const part = own ? layers - last : 1;
+      return { w, u, b, v: uHat(w, u).map((value) => part * value) };
+    }),
+  };
+}
+
+// Where the noise e ends, with log q there.
+export function forward({ mean, std, steps }, e) {
+  let z = [mean[0] + std[0] * e[0], mean[1] + std[1] * e[1]];
+  let logQ = logNormal(e[0], 0, 1) + logNormal(e[1], 0, 1) - Math.log(std[0] * std[1]);
+  for (const { w, v, b } of steps) {
+    const h = Math.tanh(dot(w, z) + b);
+    logQ -= Math.log(1 + dot(w, v) * (1 - h * h));
+    z = [z[0] + v[0] * h, z[1] + v[1] * h];
+  }
+  return { z, logQ };
+}
+
+// The solution of x + a tanh x = c, for a > -1: Newton's steps within an interval that shrinks.
+function root(a, c) {
+  let [low, high, x] = [c - Math.abs(a), c + Math.abs(a), c];
+  for (let k = 0; k < 60; k += 1) {
+    const h = Math.tanh(x);
+    const off = x + a * h - c;
+    if (off > 0) high = x; else low = x;
+    let next = x - off / (1 + a * (1 - h * h));
+    if (!(next >= low && next <= high)) next = (low + high) / 2;
+    if (Math.abs(next - x) < 1e-11) return next;
+    x = next;
+  }
+  return x;
+}
+
+// log q at a point of the plane: back through the layers, the last one first.
+export function logDensity({ mean, std, steps }, point) {
+  let [z, ladj] = [point, 0];
+  for (let k = steps.length - 1; k >= 0; k -= 1) {
+    const { w, v, b } = steps[k];
+    const h = Math.tanh(root(dot(w, v), dot(w, z) + b));
+    ladj += Math.log(1 + dot(w, v) * (1 - h * h));
+    z = [z[0] - v[0] * h, z[1] - v[1] * h];
+  }
+  return logNormal(z[0], mean[0], std[0] ** 2) + logNormal(z[1], mean[1], std[1] ** 2) - ladj;
+}
+
+const [REACH, PARTS] = [6, 120];
+const NODES = Array.from({ length: PARTS + 1 }, (_, k) => -REACH + 2 * REACH * k / PARTS);
+const CHANCE = NODES.map((e) => Math.exp(logNormal(e, 0, 1)) * 2 * REACH / PARTS);
+
+// The bound: an expectation over the noise, by the trapezoidal rule.
+export function bound(x, flow) {
+  let sum = 0;
+  NODES.forEach((a, i) => NODES.forEach((b, j) => {
+    const chance = CHANCE[i] * CHANCE[j];
+    if (chance < 1e-15) return;
+    const { z, logQ } = forward(flow, [a, b]);
+    sum += chance * (logJoint(x, z) - logQ);
+  }));
+  return sum;
+}
+
+const EVIDENCES = Object.fromEntries(
+  Object.entries(OBSERVATIONS).map(([word, x]) => [word, logEvidence(x)]));
+
+// ---- the figure ---------------------------------------------------------------------------
+
+const MARGIN = { left: 46, right: 14, top: 14, bottom: 40 };
+const MARGIN_OF_BARS = { left: 28, right: 20, top: 14, bottom: 40 };
+const SIDE_BY_SIDE = 560; // pixels: below it the two pictures stand one above the other
+const NAMES = ["x", "layers", "width", "across", "up"];
+// The ranges are those that LayersExplorable accepts.
+const LAYERS = { min: 0, max: LENGTH, step: 0.05 };
+const WIDTH = { min: 0.4, max: 2.5, step: 0.05 };
+const CHANGE = { min: -2, max: 2, step: 0.05 };
+const SEEN = 4.2;
+const CELLS = 64;
+const HEIGHTS = [0.02, 0.1, 0.3]; // of the lines at which the posterior is drawn
+const LEVELS = [0.005, 0.02, 0.05, 0.1, 0.2, 0.3, 0.45, 0.7]; // of the shades of q
+
+const onStep = (value, { min, max, step }) =>
+  clamp(Number((min + step * Math.round((value - min) / step)).toFixed(2)), min, max);
+
+function render({ model, el }) {
+  const read = () => {
+    const [word, layers, width, across, up] = NAMES.map((name) => model.get(name));
+    const x = OBSERVATIONS[word];
+    return { word, x, layers, width, flow: flowOf(x, layers, width, [across, up]) };
+  };
+
+  // Every node is made once and only moved afterwards.
+  const path = (name) => svg("path", { class: `nfbook-${name}` });
+  const shades = LEVELS.map((_, k) => {
+    const shade = path("area nfbook-area-variational");
+    shade.style.opacity = 0.14 + 0.1 * k;
+    shade.style.shapeRendering = "crispEdges";
+    return shade;
+  });
+  const lines = path("posterior");
+  const outline = path("variational nfbook-solid");
+  const plane = clipped(...shades, outline, lines);
+  const arrow = path("arrow");
+  const handle = ring("variational");
+  const name = svg("text", { class: "nfbook-label-ring" }, "u");
+  const planeGrid = svg("g", { class: "nfbook-axes" });
+  const left = svg("svg", {}, planeGrid, plane.node, arrow, name, handle);
+
+  const barsGrid = svg("g", { class: "nfbook-axes" });
+  const bars = {
+    truth: svg("rect", { class: "nfbook-bar-energy" }),
+    same: svg("rect", { class: "nfbook-bar-energy" }),
+    gap: svg("rect", { class: "nfbook-bar-variational" }),
+  };
+  const words = Object.fromEntries(["truth", "bound"].map((one) => [one, svg("text", {})]));
+  const right = svg("svg", {}, barsGrid, ...Object.values(bars), ...Object.values(words));
+  const picture = html("div", { role: "img", class: "nfbook-pair" }, left, right);
+
+  const real = (key_, range, label, long) => slider({ ...range, label, name: long,
+    input: (value) => assign(model, { [key_]: onStep(value, range) }),
+    show: (value) => ({ short: setting(value, 2), long: `${long} ${setting(value, 2)}` }) });
+  const sliders = {
+    layers: real("layers", LAYERS, "layers", "layers gone through"),
+    width: real("width", WIDTH, "width", "width of the Gaussian, times"),
+    across: real("across", CHANGE, "across", "change of u across"),
+    up: real("up", CHANGE, "up", "change of u upwards"),
+  };
+  const choice = radios({ words: Object.keys(OBSERVATIONS).sort((a, b) =>
+    OBSERVATIONS[a] - OBSERVATIONS[b]), input: (word) => assign(model, { x: word }) });
+  const numbers = numberTable(["bound", "bound"], ["gap", "gap", "+"],
+    ["evidence", "log-evidence", "="]);
+  const status = html("p", { role: "status", class: "nfbook-status" });
+
+  const root_ = html("div", { class: "nfbook-figure nfbook-layers" },
+    html("p", { class: "nfbook-legend" },
+      key("posterior", "exact posterior"),
+      key("variational nfbook-solid", "q after the layers, and where two thirds of it end")),
+    picture,
+    html("p", { class: "nfbook-hint" }, "Drag the ring: it changes the u of the layer that came " +
+      "last. The stronger the colour, the higher the density of q."),
+    html("div", { class: "nfbook-controls" },
+      group("Observation x", "posterior", choice.node),
+      group("Flow", "variational", sliders.layers.node, sliders.width.node),
+      group("What is added to the last layer's u", "variational", sliders.across.node,
+        sliders.up.node)),
+    numbers.node, status);
+  el.append(root_);
+
+  let unit = 1; // pixels for a unit of length
+
+  function draw(width) {
+    const now = read();
+    const { word, x, layers, flow } = now;
+    const value = bound(x, flow);
+    const evidence = EVIDENCES[word];
+    const gap = evidence - value;
+    for (const one of NAMES.slice(1)) sliders[one].update(model.get(one));
+    choice.update(word);
+    // The shown gap is the difference of the shown numbers, so that the three add up to the digit.
+    const [shownBound, shownEvidence] = [value, evidence].map((one) => Number(one.toFixed(3)));
+    numbers.show("bound", format(shownBound, 3));
+    numbers.show("gap", format(shownEvidence - shownBound, 3));
+    numbers.show("evidence", format(shownEvidence, 3));
+    const account = summary(layers, gap);
+    if (status.textContent !== account) status.textContent = account;
+    const change = ["across", "up"].map((one) => setting(model.get(one), 2)).join(", ");
+    picture.setAttribute("aria-label", `The posterior for x = ${word} beside q after ` +
+      `${setting(layers, 2)} of ${LENGTH} layers, with a Gaussian ${setting(now.width, 2)} times ` +
+      `as wide as trained, and ${change} added to the last u. The bound is ${format(value, 3)}, ` +
+      `the gap ${format(gap, 3)}.`);
+    if (width === 0) return;
+    const wide = width >= SIDE_BY_SIDE;
+    const first = wide ? Math.round(0.56 * width) : width;
+    const height = first - MARGIN.left - MARGIN.right + MARGIN.top + MARGIN.bottom;
+    drawPlane(frameOf(left, first, height, MARGIN), now);
+    drawBars(frameOf(right, wide ? width - first : width, wide ? height : 190, MARGIN_OF_BARS),
+      evidence, value);
+  }
+
+  function drawPlane(frame, { word, x: seen, layers, flow }) {
+    const size = frame.right - frame.left;
+    unit = size / (2 * SEEN);
+    const middle = [frame.left + size / 2, frame.bottom - size / 2];
+    const x = (value) => middle[0] + unit * value;
+    const y = (value) => middle[1] - unit * value;
+    plane.cut(frame);
+    const marks = ticks(-SEEN, SEEN);
+    planeGrid.replaceChildren(...axes(frame,
+      { title: "z₁", ticks: marks.map(([at, text]) => [x(at), text]) },
+      { title: "z₂", ticks: marks.map(([at, text]) => [y(at), text]) }));
+    shade(x, y, (point) => Math.exp(logDensity(flow, point)));
+    // A circle of the noise that holds two thirds of it, carried along.
+    const radius = Math.sqrt(2 * Math.log(3));
+    const around = Array.from({ length: 181 }, (_, k) => forward(flow,
+      [radius * Math.cos(k * Math.PI / 90), radius * Math.sin(k * Math.PI / 90)]).z);
+    set(outline, { d: polyline(around, x, y) });
+    set(lines, { d: HEIGHTS.map((height) => contour(x, y, height,
+      (point) => Math.exp(logJoint(seen, point) - EVIDENCES[word]))).join("") });
+    const u = flow.steps.length ? flow.steps.at(-1).u : flowOf(seen, 1, 1,
+      [model.get("across"), model.get("up")]).steps[0].u;
+    const tip = [x(u[0]), y(u[1])].map((at, k) => (k === 0 ? clamp(at, frame.left, frame.right)
+      : clamp(at, frame.top, frame.bottom)));
+    set(arrow, { d: `M${x(0).toFixed(1)},${y(0).toFixed(1)}L${tip.map((t) => t.toFixed(1))}` });
+    set(handle, { transform: `translate(${tip.map((t) => t.toFixed(1))})` });
+    const beside = tip[0] > frame.right - 30 ? -24 : 12;
+    set(name, { x: tip[0] + beside, y: clamp(tip[1] - 9, frame.top + 12, frame.bottom) });
+    name.textContent = `u${"₁₂₃₄"[Math.max(0, Math.ceil(layers) - 1)]}`;
+  }
+
+  // The cells of a row with the same shade form one rectangle.
+  function shade(x, y, density) {
+    const cell = 2 * SEEN / CELLS;
+    const parts = LEVELS.map(() => []);
+    for (let row = 0; row < CELLS; row += 1) {
+      const second = -SEEN + cell * (row + 0.5);
+      let [start, level] = [0, -1];
+      for (let column = 0; column <= CELLS; column += 1) {
+        const value = column === CELLS ? 0 : density([-SEEN + cell * (column + 0.5), second]);
+        const here = column === CELLS ? -2 : LEVELS.findLastIndex((least) => value > least);
+        if (here === level) continue;
+        if (level >= 0) {
+          const [from, to] = [start, column].map((k) => x(-SEEN + cell * k).toFixed(1));
+          const [low, high] = [row, row + 1].map((k) => y(-SEEN + cell * k).toFixed(1));
+          parts[level].push(`M${from},${low}H${to}V${high}H${from}Z`);
+        }
+        [start, level] = [column, here];
+      }
+    }
+    shades.forEach((node, k) => set(node, { d: parts[k].join("") }));
+  }
+
+  function drawBars(frame, evidence, value) {
+    const total = Math.max(-value, -evidence);
+    const far = Math.max(6, 1.15 * total);
+    const x = (nats) => frame.left + (frame.right - frame.left) * (far + nats) / far;
+    const [top, height] = [frame.top + 26, Math.min(38, (frame.bottom - frame.top) / 4)];
+    const second = top + height + 34;
+    barsGrid.replaceChildren(...axes(frame,
+      { title: "nats", ticks: ticks(-far, 0).map(([nats, text]) => [x(nats), text]) },
+      { title: "", ticks: [] }));
+    const bar = (node, from, to, at) => set(node, { x: x(from), y: at,
+      width: Math.max(0, x(to) - x(from)), height });
+    bar(bars.truth, evidence, 0, top);
+    bar(bars.same, evidence, 0, second);
+    bar(bars.gap, Math.min(value, evidence), evidence, second);
+    set(words.truth, { x: x(0), y: top - 7, "text-anchor": "end" });
+    set(words.bound, { x: x(0), y: second - 7, "text-anchor": "end" });
+    words.truth.textContent = `log-evidence ${format(evidence, 3)}`;
+    words.bound.textContent = `bound ${format(value, 3)}: the gap is coloured`;
+  }
+
+  draggable(handle, {
+    start: () => [model.get("across"), model.get("up")],
+    move: (dx, dy, [a, b]) => assign(model, {
+      across: onStep(a + dx / unit, CHANGE), up: onStep(b - dy / unit, CHANGE),
+    }),
+  });
+
+  return redraw(model, NAMES, root_, draw);
+}
+
+const polyline = (points, x, y) =>
+  `M${points.map((p) => `${x(p[0]).toFixed(1)},${y(p[1]).toFixed(1)}`).join("L")}`;
+
+// The line at which a function of the plane has a height: a piece for each cell of a grid.
+function contour(x, y, height, f) {
+  const count = 84;
+  const at = (k) => -SEEN + 2 * SEEN * k / count;
+  const values = Array.from({ length: count + 1 }, (_, i) =>
+    Array.from({ length: count + 1 }, (__, j) => f([at(i), at(j)]) - height));
+  const parts = [];
+  for (let i = 0; i < count; i += 1) {
+    for (let j = 0; j < count; j += 1) {
+      const corners = [[i, j], [i + 1, j], [i + 1, j + 1], [i, j + 1]];
+      const ends = corners.flatMap(([a, b], k) => {
+        const [c, d] = corners[(k + 1) % 4];
+        const [one, two] = [values[a][b], values[c][d]];
+        if (one > 0 === two > 0) return [];
+        const part = one / (one - two);
+        return [[at(a + part * (c - a)), at(b + part * (d - b))]];
+      });
+      for (let k = 0; k + 1 < ends.length; k += 2) parts.push(polyline(ends.slice(k, k + 2), x, y));
+    }
+  }
+  return parts.join("");
+}
+
+// What is seen, in words.
+function summary(layers, gap) {
+  if (layers === 0) return "No layer: q is a Gaussian with independent coordinates.";
+  const came = layers === 1 ? "one layer" : `${setting(layers, 2)} layers`;
+  return `After ${came} the bound lies ${format(gap, 3)} nats below the log-evidence. What is ` +
+    "missing is the divergence of q from the posterior.";
+}
+
+export default { render };
