@@ -95,16 +95,17 @@ export function logDensity({ mean, std, steps }, point) {
   return logNormal(z[0], mean[0], std[0] ** 2) + logNormal(z[1], mean[1], std[1] ** 2) - ladj;
 }
 
-const [REACH, PARTS] = [5.5, 96];
+const [REACH, PARTS, LEAST] = [5.5, 176, 1e-9];
 const NODES = Array.from({ length: PARTS + 1 }, (_, k) => -REACH + 2 * REACH * k / PARTS);
 const CHANCE = NODES.map((e) => Math.exp(logNormal(e, 0, 1)) * 2 * REACH / PARTS);
 
-// The bound: an expectation over the noise, by the trapezoidal rule.
+// The bound: an expectation over the noise, by the trapezoidal rule. Steep layers need a fine grid,
+// of which only what has a weight is looked at.
 export function bound(x, flow) {
   let sum = 0;
   NODES.forEach((a, i) => NODES.forEach((b, j) => {
     const chance = CHANCE[i] * CHANCE[j];
-    if (chance < 1e-11) return;
+    if (chance < LEAST) return;
     const { z, logQ } = forward(flow, [a, b]);
     sum += chance * (logJoint(x, z) - logQ);
   }));
