@@ -95,16 +95,17 @@ export function logDensity({ mean, std, steps }, point) {
   return logNormal(z[0], mean[0], std[0] ** 2) + logNormal(z[1], mean[1], std[1] ** 2) - ladj;
 }
 
-const [REACH, PARTS] = [6, 120];
+const [REACH, PARTS, LEAST] = [5.5, 176, 1e-9];
 const NODES = Array.from({ length: PARTS + 1 }, (_, k) => -REACH + 2 * REACH * k / PARTS);
 const CHANCE = NODES.map((e) => Math.exp(logNormal(e, 0, 1)) * 2 * REACH / PARTS);
 
-// The bound: an expectation over the noise, by the trapezoidal rule.
+// The bound: an expectation over the noise, by the trapezoidal rule. Steep layers need a fine grid,
+// of which only what has a weight is looked at.
 export function bound(x, flow) {
   let sum = 0;
   NODES.forEach((a, i) => NODES.forEach((b, j) => {
     const chance = CHANCE[i] * CHANCE[j];
-    if (chance < 1e-15) return;
+    if (chance < LEAST) return;
     const { z, logQ } = forward(flow, [a, b]);
     sum += chance * (logJoint(x, z) - logQ);
   }));
@@ -113,6 +114,14 @@ export function bound(x, flow) {
 
 const EVIDENCES = Object.fromEntries(
   Object.entries(OBSERVATIONS).map(([word, x]) => [word, logEvidence(x)]));
+
+// The posteriors' densities on a fine grid of what is seen of the plane.
+const [SEEN, FINE] = [4.2, 84];
+const POSTERIORS = Object.fromEntries(Object.entries(OBSERVATIONS).map(([word, x]) => {
+  const at = (k) => -SEEN + 2 * SEEN * k / FINE;
+  return [word, Array.from({ length: FINE + 1 }, (_, i) => Array.from({ length: FINE + 1 },
+    (__, j) => Math.exp(logJoint(x, [at(i), at(j)]) - EVIDENCES[word])))];
+}));
 
 // ---- the figure ---------------------------------------------------------------------------
 
@@ -124,8 +133,7 @@ const NAMES = ["x", "layers", "width", "across", "up"];
 const LAYERS = { min: 0, max: LENGTH, step: 0.05 };
 const WIDTH = { min: 0.4, max: 2.5, step: 0.05 };
 const CHANGE = { min: -2, max: 2, step: 0.05 };
-const SEEN = 4.2;
-const CELLS = 64;
+const CELLS = 50;
 const HEIGHTS = [0.02, 0.1, 0.3]; // of the lines at which the posterior is drawn
 const LEVELS = [0.005, 0.02, 0.05, 0.1, 0.2, 0.3, 0.45, 0.7]; // of the shades of q
 
@@ -245,7 +253,7 @@ function render({ model, el }) {
       [radius * Math.cos(k * Math.PI / 90), radius * Math.sin(k * Math.PI / 90)]).z);
     set(outline, { d: polyline(around, x, y) });
     set(lines, { d: HEIGHTS.map((height) => contour(x, y, height,
-      (point) => Math.exp(logJoint(seen, point) - EVIDENCES[word]))).join("") });
+      POSTERIORS[word])).join("") });
     const u = flow.steps.length ? flow.steps.at(-1).u : flowOf(seen, 1, 1,
       [model.get("across"), model.get("up")]).steps[0].u;
     const tip = [x(u[0]), y(u[1])].map((at, k) => (k === 0 ? clamp(at, frame.left, frame.right)
@@ -313,11 +321,10 @@ const polyline = (points, x, y) =>
   `M${points.map((p) => `${x(p[0]).toFixed(1)},${y(p[1]).toFixed(1)}`).join("L")}`;
 
 // The line at which a function of the plane has a height: a piece for each cell of a grid.
-function contour(x, y, height, f) {
-  const count = 84;
+function contour(x, y, height, heights) {
+  const count = FINE;
   const at = (k) => -SEEN + 2 * SEEN * k / count;
-  const values = Array.from({ length: count + 1 }, (_, i) =>
-    Array.from({ length: count + 1 }, (__, j) => f([at(i), at(j)]) - height));
+  const values = heights.map((row) => row.map((value) => value - height));
   const parts = [];
   for (let i = 0; i < count; i += 1) {
     for (let j = 0; j < count; j += 1) {
