@@ -111,6 +111,7 @@ function render({ model, el }) {
   el.append(root);
 
   let scale = 1; // pixels for a unit of length
+  let drawnFor = ""; // the frame for which axes and marks stand as they are
 
   function draw(width) {
     const [word, z1, z2] = NAMES.map((name) => model.get(name));
@@ -146,6 +147,9 @@ function render({ model, el }) {
     scale = Math.min(frame.right - frame.left, frame.bottom - frame.top) / (2 * SEEN);
     const x = (a) => middle.x + scale * a;
     const y = (b) => middle.y - scale * b;
+    set(handle, { transform: `translate(${x(z[0]).toFixed(1)},${y(z[1]).toFixed(1)})` });
+    if (drawnFor === JSON.stringify(frame)) return;
+    drawnFor = JSON.stringify(frame);
     seen.cut(frame);
     planeGrid.replaceChildren(...axes(frame,
       { title: "first coordinate of z", ticks: [-2, 0, 2].map((t) => [x(t), format(t, 0)]) },
@@ -154,7 +158,6 @@ function render({ model, el }) {
       const places = MAP.filter((row) => row[0] === label).map(([, a, b]) => [x(a), y(b)]);
       set(node, { d: places.map((place) => shape(label, place)).join("") });
     });
-    set(handle, { transform: `translate(${x(z[0]).toFixed(1)},${y(z[1]).toFixed(1)})` });
   }
 
   function drawDigit(frame) {
