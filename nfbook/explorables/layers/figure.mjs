@@ -99,17 +99,33 @@ const [REACH, PARTS, LEAST] = [5.5, 176, 1e-9];
 const NODES = Array.from({ length: PARTS + 1 }, (_, k) => -REACH + 2 * REACH * k / PARTS);
 const CHANCE = NODES.map((e) => Math.exp(logNormal(e, 0, 1)) * 2 * REACH / PARTS);
 
+const TOTAL = CHANCE.reduce((all, one) => all + CHANCE.reduce((sum, other) =>
+  sum + (one * other < LEAST ? 0 : one * other), 0), 0);
+
 // The bound: an expectation over the noise, by the trapezoidal rule. Steep layers need a fine grid,
 // of which only what has a weight is looked at.
-export function bound(x, flow) {
+export function bound(x, { mean, std, steps }) {
+  const flat = steps.map(({ w, v, b }) => [...w, ...v, b, dot(w, v)]);
+  const scales = Math.log(std[0] * std[1]) + Math.log(2 * Math.PI);
   let sum = 0;
-  NODES.forEach((a, i) => NODES.forEach((b, j) => {
-    const chance = CHANCE[i] * CHANCE[j];
-    if (chance < LEAST) return;
-    const { z, logQ } = forward(flow, [a, b]);
-    sum += chance * (logJoint(x, z) - logQ);
-  }));
-  return sum;
+  for (let i = 0; i <= PARTS; i += 1) {
+    for (let j = 0; j <= PARTS; j += 1) {
+      const chance = CHANCE[i] * CHANCE[j];
+      if (chance < LEAST) continue;
+      let [first, second] = [mean[0] + std[0] * NODES[i], mean[1] + std[1] * NODES[j]];
+      let stretch = 1;
+      for (const [w1, w2, v1, v2, b, a] of flat) {
+        const h = Math.tanh(w1 * first + w2 * second + b);
+        stretch *= 1 + a * (1 - h * h);
+        first += v1 * h;
+        second += v2 * h;
+      }
+      const logQ = -0.5 * (NODES[i] ** 2 + NODES[j] ** 2) - scales - Math.log(stretch);
+      const off = (x - first * first - second) / NOISE;
+      sum += chance * (-0.5 * (first * first + second * second + off * off) - logQ);
+    }
+  }
+  return sum - (1.5 * Math.log(2 * Math.PI) + Math.log(NOISE)) * TOTAL;
 }
 
 const EVIDENCES = Object.fromEntries(
@@ -219,7 +235,7 @@ function render({ model, el }) {
     numbers.show("bound", format(shownBound, 3));
     numbers.show("gap", format(shownEvidence - shownBound, 3));
     numbers.show("evidence", format(shownEvidence, 3));
-    const account = summary(layers, gap);
+    const account = summary(layers, shownEvidence - shownBound);
     if (status.textContent !== account) status.textContent = account;
     const change = ["across", "up"].map((one) => setting(model.get(one), 2)).join(", ");
     picture.setAttribute("aria-label", `The posterior for x = ${word} beside q after ` +
@@ -242,15 +258,15 @@ function render({ model, el }) {
     const x = (value) => middle[0] + unit * value;
     const y = (value) => middle[1] - unit * value;
     plane.cut(frame);
-    const marks = ticks(-SEEN, SEEN);
+    const marks = [-4, -2, 0, 2, 4].map((at) => [at, format(at, 0)]);
     planeGrid.replaceChildren(...axes(frame,
       { title: "z₁", ticks: marks.map(([at, text]) => [x(at), text]) },
       { title: "z₂", ticks: marks.map(([at, text]) => [y(at), text]) }));
     shade(x, y, (point) => Math.exp(logDensity(flow, point)));
     // A circle of the noise that holds two thirds of it, carried along.
     const radius = Math.sqrt(2 * Math.log(3));
-    const around = Array.from({ length: 181 }, (_, k) => forward(flow,
-      [radius * Math.cos(k * Math.PI / 90), radius * Math.sin(k * Math.PI / 90)]).z);
+    const around = Array.from({ length: 721 }, (_, k) => forward(flow,
+      [radius * Math.cos(k * Math.PI / 360), radius * Math.sin(k * Math.PI / 360)]).z);
     set(outline, { d: polyline(around, x, y) });
     set(lines, { d: HEIGHTS.map((height) => contour(x, y, height,
       POSTERIORS[word])).join("") });
