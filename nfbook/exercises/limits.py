@@ -222,18 +222,18 @@ EXERCISES = {
         ),
         tolerance=1e-2,
     ),
-    # Digits: what the mean log-likelihood gains from σ = 0.01 to σ = 0.001.
+    # Digits: what the mean log-likelihood gains from σ = 0.02 to σ = 0.002.
     "limits-10": Exercise(
-        solution=lambda: 6.92508,
+        solution=lambda: 7.06917,
         hint="fit mean and covariance without noise, add σ² to the diagonal, and average the "
         "log-density over the images, for both σ.",
         mistakes=(
             Mistake(lambda: 64 * math.log(10), "only the constant pixels gain without bound."),
-            Mistake(lambda: -6.92508, "the likelihood of the smaller σ is the higher one."),
+            Mistake(lambda: -7.06917, "the likelihood of the smaller σ is the higher one."),
             Mistake(
                 lambda: 3 * math.log(10),
                 "this is what the constant pixels gain. Pixels that are almost always white gain a "
-                "little, too, because σ² = 0.0001 is not small beside their variance.",
+                "little, too, because σ² = 0.0004 is not small beside their variance.",
             ),
         ),
         tolerance=1e-3,
