@@ -241,7 +241,7 @@ EXERCISES = {
         mistakes=(
             Mistake(
                 lambda: -4.0268,
-                "this is what a Gaussian reaches. Let all four parameters move.",
+                "this is what a Gaussian reaches. Here arsinh bends the noise before it is scaled.",
             ),
         ),
         tolerance=1e-4,
