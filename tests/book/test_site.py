@@ -31,6 +31,7 @@ PHONE = {"width": 360, "height": 740}
 # What would be left of a page whose source was not understood.
 RAW = {
     "TeX": re.compile(r"\\[(\[]|\$\$|\\(?:frac|mathbf|mathcal|begin|left|theta|log)\b"),
+    "a dollar beside a formula": re.compile(r"\$(?!\d)"),
     "a directive or role": re.compile(r"\{[a-z:_-]+\}`|^:{3,}|^```", re.M),
     "an option": re.compile(r"^:(label|name|class):", re.M),
 }
