@@ -8,8 +8,11 @@ grid, so nothing is drawn. A fit starts from that of a slightly smaller observat
 most fits of the larger ones end at one of the two peaks. What is raised is the
 bound, and with a small weight the bounds after fewer layers too, so that each layer by itself takes
 q closer to the posterior. The parameters are rounded to four decimals and stored as
-``nfbook/data/parabola_layers.csv``; what is printed is the gap after each layer. It takes a
-minute. Another processor rounds otherwise, so its parameters differ in later digits.
+``nfbook/data/parabola_layers.csv``; what is printed is the gap after each layer. It takes some
+minutes.
+
+The file that the package has was fitted in the same way, with more steps for the largest
+observation, where this ends at a gap of 0.45 nats and the stored flow at 0.36.
 """
 
 from __future__ import annotations
