@@ -1,6 +1,6 @@
-// What the interactive figures share: elements, controls, axes, handles. A figure's module names
-// what it needs in one import statement; the package puts this text in its place, so that a page
-// or a notebook receives a single module.
+// What the interactive figures share: elements, controls, axes, lines and shades, handles. A
+// figure's module names what it needs in one import statement; the package puts this text in its
+// place, so that a page or a notebook receives a single module.
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -237,6 +237,72 @@ export function curve(f, low, high, x, y) {
 // The area between such a line and the frame's bottom.
 export function area(line, { left, right, bottom }) {
   return `${line}L${right},${bottom}L${left},${bottom}Z`;
+}
+
+// The line through points of the plane.
+export function polyline(points, x, y) {
+  return `M${points.map((p) => `${x(p[0]).toFixed(1)},${y(p[1]).toFixed(1)}`).join("L")}`;
+}
+
+// Pieces, with two points each, of the line on which a function of the square from -side to side
+// has a value: by the cells of a grid, of which `heights` holds the function's values.
+export function contour(heights, value, side) {
+  const count = heights.length - 1;
+  const at = (k) => -side + 2 * side * k / count;
+  const pieces = [];
+  for (let i = 0; i < count; i += 1) {
+    for (let j = 0; j < count; j += 1) {
+      const corners = [[i, j], [i + 1, j], [i + 1, j + 1], [i, j + 1]];
+      const ends = corners.flatMap(([a, b], k) => {
+        const [c, d] = corners[(k + 1) % 4];
+        const [one, two] = [heights[a][b] - value, heights[c][d] - value];
+        if (one > 0 === two > 0) return [];
+        const part = one / (one - two);
+        return [[at(a + part * (c - a)), at(b + part * (d - b))]];
+      });
+      for (let k = 0; k + 1 < ends.length; k += 2) pieces.push(ends.slice(k, k + 2));
+    }
+  }
+  return pieces;
+}
+
+// The values of a function on the nodes of such a grid.
+export function heightsOf(f, side, count) {
+  const at = (k) => -side + 2 * side * k / count;
+  return Array.from({ length: count + 1 }, (_, i) =>
+    Array.from({ length: count + 1 }, (__, j) => f([at(i), at(j)])));
+}
+
+// Areas of the square in which a function lies above each of some levels and below the next, as
+// lines to be filled. The cells of a row with the same shade form one rectangle.
+export function shadesOf(f, levels, side, count, x, y) {
+  const cell = 2 * side / count;
+  const parts = levels.map(() => []);
+  for (let row = 0; row < count; row += 1) {
+    const second = -side + cell * (row + 0.5);
+    let [start, level] = [0, -1];
+    for (let column = 0; column <= count; column += 1) {
+      const value = column === count ? 0 : f([-side + cell * (column + 0.5), second]);
+      const here = column === count ? -2 : levels.findLastIndex((least) => value > least);
+      if (here === level) continue;
+      if (level >= 0) {
+        const [from, to] = [start, column].map((k) => x(-side + cell * k).toFixed(1));
+        const [low, high] = [row, row + 1].map((k) => y(-side + cell * k).toFixed(1));
+        parts[level].push(`M${from},${low}H${to}V${high}H${from}Z`);
+      }
+      [start, level] = [column, here];
+    }
+  }
+  return parts.map((part) => part.join(""));
+}
+
+// û of a planar layer, which keeps it invertible: wᵀû = m(a) = a + √(1 + a²) - 1 for a = wᵀu. With
+// w = 0 it is u.
+export function uHat(w, u) {
+  const a = w[0] * u[0] + w[1] * u[1];
+  const length = w[0] * w[0] + w[1] * w[1];
+  const share = length > 0 ? a * a / (1 + Math.hypot(1, a)) / length : 0;
+  return [u[0] + share * w[0], u[1] + share * w[1]];
 }
 
 // Drawings of which only the part inside a frame is seen, as { node, cut }.

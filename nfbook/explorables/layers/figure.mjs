@@ -1,8 +1,8 @@
 // A flow that widens and bends a Gaussian towards a posterior, layer by layer, and its bound.
 
 import {
-  assign, axes, clamp, clipped, draggable, format, frameOf, group, html, key, numberTable, radios,
-  redraw, ring, set, setting, slider, svg, ticks,
+  assign, axes, clamp, clipped, contour, draggable, format, frameOf, group, heightsOf, html, key,
+  numberTable, polyline, radios, redraw, ring, set, setting, shadesOf, slider, svg, ticks, uHat,
 } from "../kit.mjs";
 import WEIGHTS from "../../data/parabola_layers.csv";
 
@@ -29,14 +29,6 @@ export function logEvidence(x) {
     sum += Math.exp(logNormal(a, 0, 1) + logNormal(x, a * a, 1 + NOISE ** 2));
   }
   return Math.log(sum * 2 * reach / steps);
-}
-
-// The vector that a layer uses, which keeps it invertible.
-export function uHat(w, u) {
-  const [a, squared] = [dot(w, u), dot(w, w)];
-  if (squared === 0) return u;
-  const more = a * a / (1 + Math.sqrt(1 + a * a)) / squared;
-  return [u[0] + more * w[0], u[1] + more * w[1]];
 }
 
 // The trained flow of an observation after so many layers, as the settings change it: the Gaussian
@@ -133,11 +125,8 @@ const EVIDENCES = Object.fromEntries(
 
 // The posteriors' densities on a fine grid of what is seen of the plane.
 const [SEEN, FINE] = [4.2, 84];
-const POSTERIORS = Object.fromEntries(Object.entries(OBSERVATIONS).map(([word, x]) => {
-  const at = (k) => -SEEN + 2 * SEEN * k / FINE;
-  return [word, Array.from({ length: FINE + 1 }, (_, i) => Array.from({ length: FINE + 1 },
-    (__, j) => Math.exp(logJoint(x, [at(i), at(j)]) - EVIDENCES[word])))];
-}));
+const POSTERIORS = Object.fromEntries(Object.entries(OBSERVATIONS).map(([word, x]) =>
+  [word, heightsOf((z) => Math.exp(logJoint(x, z) - EVIDENCES[word]), SEEN, FINE)]));
 
 // ---- the figure ---------------------------------------------------------------------------
 
@@ -262,14 +251,16 @@ function render({ model, el }) {
     planeGrid.replaceChildren(...axes(frame,
       { title: "z₁", ticks: marks.map(([at, text]) => [x(at), text]) },
       { title: "z₂", ticks: marks.map(([at, text]) => [y(at), text]) }));
-    shade(x, y, (point) => Math.exp(logDensity(flow, point)));
+    const density = (point) => Math.exp(logDensity(flow, point));
+    const found = shadesOf(density, LEVELS, SEEN, CELLS, x, y);
+    shades.forEach((node, k) => set(node, { d: found[k] }));
     // A circle of the noise that holds two thirds of it, carried along.
     const radius = Math.sqrt(2 * Math.log(3));
     const around = Array.from({ length: 721 }, (_, k) => forward(flow,
       [radius * Math.cos(k * Math.PI / 360), radius * Math.sin(k * Math.PI / 360)]).z);
     set(outline, { d: polyline(around, x, y) });
-    set(lines, { d: HEIGHTS.map((height) => contour(x, y, height,
-      POSTERIORS[word])).join("") });
+    set(lines, { d: HEIGHTS.flatMap((height) => contour(POSTERIORS[word], height, SEEN))
+      .map((piece) => polyline(piece, x, y)).join("") });
     const u = flow.steps.length ? flow.steps.at(-1).u : flowOf(seen, 1, 1,
       [model.get("across"), model.get("up")]).steps[0].u;
     const tip = [x(u[0]), y(u[1])].map((at, k) => (k === 0 ? clamp(at, frame.left, frame.right)
@@ -279,28 +270,6 @@ function render({ model, el }) {
     const beside = tip[0] > frame.right - 30 ? -24 : 12;
     set(name, { x: tip[0] + beside, y: clamp(tip[1] - 9, frame.top + 12, frame.bottom) });
     name.textContent = `u${"₁₂₃₄"[Math.max(0, Math.ceil(layers) - 1)]}`;
-  }
-
-  // The cells of a row with the same shade form one rectangle.
-  function shade(x, y, density) {
-    const cell = 2 * SEEN / CELLS;
-    const parts = LEVELS.map(() => []);
-    for (let row = 0; row < CELLS; row += 1) {
-      const second = -SEEN + cell * (row + 0.5);
-      let [start, level] = [0, -1];
-      for (let column = 0; column <= CELLS; column += 1) {
-        const value = column === CELLS ? 0 : density([-SEEN + cell * (column + 0.5), second]);
-        const here = column === CELLS ? -2 : LEVELS.findLastIndex((least) => value > least);
-        if (here === level) continue;
-        if (level >= 0) {
-          const [from, to] = [start, column].map((k) => x(-SEEN + cell * k).toFixed(1));
-          const [low, high] = [row, row + 1].map((k) => y(-SEEN + cell * k).toFixed(1));
-          parts[level].push(`M${from},${low}H${to}V${high}H${from}Z`);
-        }
-        [start, level] = [column, here];
-      }
-    }
-    shades.forEach((node, k) => set(node, { d: parts[k].join("") }));
   }
 
   function drawBars(frame, evidence, value) {
@@ -331,31 +300,6 @@ function render({ model, el }) {
   });
 
   return redraw(model, NAMES, root_, draw);
-}
-
-const polyline = (points, x, y) =>
-  `M${points.map((p) => `${x(p[0]).toFixed(1)},${y(p[1]).toFixed(1)}`).join("L")}`;
-
-// The line at which a function of the plane has a height: a piece for each cell of a grid.
-function contour(x, y, height, heights) {
-  const count = FINE;
-  const at = (k) => -SEEN + 2 * SEEN * k / count;
-  const values = heights.map((row) => row.map((value) => value - height));
-  const parts = [];
-  for (let i = 0; i < count; i += 1) {
-    for (let j = 0; j < count; j += 1) {
-      const corners = [[i, j], [i + 1, j], [i + 1, j + 1], [i, j + 1]];
-      const ends = corners.flatMap(([a, b], k) => {
-        const [c, d] = corners[(k + 1) % 4];
-        const [one, two] = [values[a][b], values[c][d]];
-        if (one > 0 === two > 0) return [];
-        const part = one / (one - two);
-        return [[at(a + part * (c - a)), at(b + part * (d - b))]];
-      });
-      for (let k = 0; k + 1 < ends.length; k += 2) parts.push(polyline(ends.slice(k, k + 2), x, y));
-    }
-  }
-  return parts.join("");
 }
 
 // What is seen, in words.

@@ -2,7 +2,7 @@
 
 import {
   assign, axes, clamp, clipped, curve, draggable, format, frameOf, group, html, key, numberTable,
-  radios, redraw, ring, set, setting, slider, svg, ticks,
+  polyline, radios, redraw, ring, set, setting, shadesOf, slider, svg, ticks, uHat,
 } from "../kit.mjs";
 
 // ---- the arithmetic -----------------------------------------------------------------------
@@ -13,14 +13,6 @@ const onStep = (x) =>
   Number(clamp(RANGE.step * Math.round(x / RANGE.step), RANGE.min, RANGE.max).toFixed(2));
 
 const dot = (p, q) => p[0] * q[0] + p[1] * q[1];
-
-// û, with wᵀû = m(a) = a + √(1 + a²) - 1 for a = wᵀu; with w = 0 it is u.
-export function uHat(w, u) {
-  const a = dot(w, u);
-  const length = dot(w, w);
-  const share = length > 0 ? a * a / (1 + Math.hypot(1, a)) / length : 0;
-  return [u[0] + share * w[0], u[1] + share * w[1]];
-}
 
 // The image of z, and the determinant of the Jacobian there.
 export function layer(w, v, b, z) {
@@ -212,7 +204,8 @@ function render({ model, el }) {
     planeGrid.replaceChildren(...axes(frame,
       { title: "first coordinate", ticks: marks.map(([at, text]) => [x(at), text]) },
       { title: "second coordinate", ticks: marks.map(([at, text]) => [y(at), text]) }));
-    shade(x, y, w, v, b);
+    const found = shadesOf((point) => density(w, v, b, point), LEVELS, SEEN, CELLS, x, y);
+    shades.forEach((node, k) => set(node, { d: found[k] }));
     set(lines, { d: gridLines(x, y, w, v, b) });
     // Where wᵀz + b = 0 the layer moves nothing; the line is as long as the picture's diagonal.
     const length = Math.hypot(...w);
@@ -230,29 +223,6 @@ function render({ model, el }) {
       const beside = name === "u" ? [at[0] + 10, at[1] - 9] : [at[0] - 21, at[1] + 17];
       set(names[name], { x: beside[0], y: beside[1] });
     }
-  }
-
-  // The cells of a row with the same shade form one rectangle.
-  function shade(x, y, w, v, b) {
-    const cell = 2 * SEEN / CELLS;
-    const parts = LEVELS.map(() => []);
-    for (let row = 0; row < CELLS; row += 1) {
-      const second = -SEEN + cell * (row + 0.5);
-      let [start, level] = [0, -1];
-      for (let column = 0; column <= CELLS; column += 1) {
-        const value = column === CELLS ? 0
-          : density(w, v, b, [-SEEN + cell * (column + 0.5), second]);
-        const here = column === CELLS ? -2 : LEVELS.findLastIndex((bound) => value > bound);
-        if (here === level) continue;
-        if (level >= 0) {
-          const [from, to] = [start, column].map((k) => x(-SEEN + cell * k).toFixed(1));
-          const [low, high] = [row, row + 1].map((k) => y(-SEEN + cell * k).toFixed(1));
-          parts[level].push(`M${from},${low}H${to}V${high}H${from}Z`);
-        }
-        [start, level] = [column, here];
-      }
-    }
-    shades.forEach((node, k) => set(node, { d: parts[k].join("") }));
   }
 
   function gridLines(x, y, w, v, b) {
@@ -297,9 +267,6 @@ function render({ model, el }) {
 
   return redraw(model, [...REALS, "vector"], root, draw);
 }
-
-const polyline = (points, x, y) =>
-  `M${points.map((p) => `${x(p[0]).toFixed(1)},${y(p[1]).toFixed(1)}`).join("L")}`;
 
 // What is seen, in words.
 function summary(w, inner, used, vector, part) {

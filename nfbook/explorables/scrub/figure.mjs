@@ -4,8 +4,8 @@ import AFFINE from "../../data/energies_affine.csv";
 import TABLE from "../../data/energies_divergences.csv";
 import PLANAR from "../../data/energies_planar.csv";
 import {
-  assign, axes, clamp, clipped, format, frameOf, group, html, key, numberTable, radios, redraw, set,
-  slider, svg, ticks,
+  assign, axes, clamp, clipped, contour, format, frameOf, group, heightsOf, html, key,
+  numberTable, radios, redraw, set, slider, svg, ticks, uHat,
 } from "../kit.mjs";
 
 // ---- the arithmetic -----------------------------------------------------------------------
@@ -32,12 +32,8 @@ const LOG_Z = { U1: 1.877501616798, U2: 2.08208934301, U3: 2.641705130859, U4: 2
 // The log-density of a target at a point of the square.
 export const logTarget = (energy, [x, y]) => SHAPES[energy](x, y) - LOG_Z[energy];
 
-// A planar layer [w, û, b] of the stored w, u and b: wᵀû = m(a) = a + √(1 + a²) - 1 for a = wᵀu.
-function safe([w1, w2, u1, u2, b]) {
-  const a = w1 * u1 + w2 * u2;
-  const share = a * a / (1 + Math.hypot(1, a)) / (w1 * w1 + w2 * w2);
-  return [w1, w2, u1 + share * w1, u2 + share * w2, b];
-}
+// A planar layer [w, û, b] of the stored w, u and b.
+const safe = ([w1, w2, u1, u2, b]) => [w1, w2, ...uHat([w1, w2], [u1, u2]), b];
 
 // The trained flows: log-scales and shifts of the coordinates, then the layers.
 const FLOWS = Object.fromEntries(ENERGIES.map((energy, k) => [energy, {
@@ -87,6 +83,7 @@ const NOISE = 3.5; // how far the cells reach
 // Densities above each of these are drawn darker.
 const LEVELS = [0.002, 0.006, 0.013, 0.024, 0.04, 0.06, 0.085, 0.115, 0.16];
 const OUTLINE = [0.01, 0.05]; // densities at which the target's contours are drawn
+const FINE = 80; // cells along each axis of the grid that finds the contours
 const POINTS = 350;
 const ONES = [0.001, 0.01, 0.1, 1, 10]; // ticks of the divergence
 const [LEAST, MOST] = [0.0004, 60]; // ... and what is drawn of it
@@ -97,30 +94,6 @@ const DUST = Array.from({ length: POINTS }, (_, k) => {
   const radius = Math.sqrt(-2 * Math.log(u));
   return [radius * Math.cos(2 * Math.PI * v), radius * Math.sin(2 * Math.PI * v)];
 });
-
-// Pieces of the lines on which a function of the square has a value, by cells of a grid.
-function contour(f, level, cells = 80) {
-  const width = 2 * SIDE / cells;
-  const at = (k) => -SIDE + width * k;
-  const values = Array.from({ length: cells + 1 }, (_, i) =>
-    Array.from({ length: cells + 1 }, (__, j) => f([at(i), at(j)]) - level));
-  const pieces = [];
-  for (let i = 0; i < cells; i += 1) {
-    for (let j = 0; j < cells; j += 1) {
-      const corners = [[i, j], [i + 1, j], [i + 1, j + 1], [i, j + 1]];
-      const found = [];
-      corners.forEach(([a, b], k) => {
-        const [c, d] = corners[(k + 1) % 4];
-        const [p, q] = [values[a][b], values[c][d]];
-        if (p > 0 === q > 0) return;
-        const t = p / (p - q);
-        found.push([at(a + t * (c - a)), at(b + t * (d - b))]);
-      });
-      for (let k = 0; k + 1 < found.length; k += 2) pieces.push([found[k], found[k + 1]]);
-    }
-  }
-  return pieces;
-}
 
 // The corners of the cells, row by row.
 const CORNERS = Array.from({ length: (CELLS + 1) ** 2 }, (_, k) =>
@@ -139,8 +112,8 @@ const spread = (a, b, c, d) =>
 const known = {};
 function about(energy) {
   if (!known[energy]) {
-    const outline = OUTLINE.flatMap((density) =>
-      contour((point) => logTarget(energy, point), Math.log(density)));
+    const heights = heightsOf((point) => logTarget(energy, point), SIDE, FINE);
+    const outline = OUTLINE.flatMap((density) => contour(heights, Math.log(density), SIDE));
     let [dust, corners] = [DUST, CORNERS].map((all) => all.map((noise) => begin(energy, noise)));
     const after = [];
     for (let k = 0; k <= LENGTH; k += 1) {
