@@ -134,24 +134,25 @@ def contestants(family: str, features: int, length: int = 5) -> dict[str, Contes
     return {name: contestant(name, family, features, length) for name in LIBRARIES}
 
 
-def contestant(name: str, family: str, features: int, length: int = 5) -> Contestant:
+def contestant(name: str, family: str, features: int, length: int = 5, seed: int = 0) -> Contestant:
     """Return a library's flow, with the same small noise in the last layers' weights for all.
 
     No library but ours starts at the identity. The noise leaves the time of a step as it is.
     """
-    one = LIBRARIES[name](family, features, length)
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(seed)
+        one = LIBRARIES[name](family, features, length)
     # zuko turns torch's checks of arguments off for the whole process, Pyro turns them on. Here
     # they are off for all.
     Distribution.set_default_validate_args(False)
     if len(one.last_layers) != length:
         raise RuntimeError(f"expected {length} last layers, got {len(one.last_layers)}")
-    one.redraw(0.05, 0.05, torch.Generator().manual_seed(0))
+    one.redraw(0.05, 0.05, torch.Generator().manual_seed(seed))
     return one
 
 
 def _nfbook(family: str, features: int, length: int) -> Contestant:
-    g = torch.Generator().manual_seed(0)
-    module = OURS[family](features, length=length, hidden_features=WIDTHS, generator=g)
+    module = OURS[family](features, length=length, hidden_features=WIDTHS)
     return Contestant(
         module,
         lambda x: module().log_prob(x),

@@ -41,6 +41,7 @@ NAMES = (
     "directions",
     "flow_costs",
     "flow_failures",
+    "table_flows",
     "digits_flows",
     "bridge",
     "vae_step",
