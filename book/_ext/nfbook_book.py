@@ -4,6 +4,8 @@
     Shows the chapters, each with a picture, the question that it answers, and ways to read and run.
 ``{equation-ledger}``, ``{equation-count}``
     Lists every numbered equation with its check, and counts both.
+``{statements}``, ``{statement-count}``
+    Lists every definition, theorem and algorithm with the chapters that use it, and counts them.
 ``{run-times}``
     Lists how long each page's notebook runs, and how large it is.
 ``{benchmarks}``
@@ -19,6 +21,7 @@ from __future__ import annotations
 import json
 import re
 from abc import ABC, abstractmethod
+from collections import Counter
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -125,6 +128,35 @@ def _ledger_table(page: Page) -> str:
         lines = "<br>".join(str(check.line).replace("|", r"\|") for check in checks)
         rows.append(f"| {{eq}}`{label}` | {page.titles[label]} | {kinds} | {lines} |")
     return ":::{div} ledger\n" + "\n".join(rows) + "\n:::"
+
+
+class Statements(Generated):
+    """The list of all definitions, theorems and the like."""
+
+    def markdown(self) -> str:
+        """One section a chapter, one row a statement."""
+        every, parts = pages(), []
+        for page in every:
+            rows = ["| statement | title | used in |", "|---|---|---|"]
+            for one in page.statements:
+                role = f"{{prf:ref}}`{one.label}`"
+                users = [user.name for user in every if user != page and role in user.text]
+                links = ", ".join(f"[](/{name})" for name in users)
+                rows.append(f"| {role} | {one.title} | {links} |")
+            if page.statements:
+                table = "\n".join(rows)
+                parts.append(f"## {page.title}\n\n:::{{div}} ledger statements\n{table}\n:::")
+        return "\n\n".join(parts)
+
+
+class StatementCount(Generated):
+    """How many statements of each kind there are."""
+
+    def markdown(self) -> str:
+        """One sentence."""
+        kinds = Counter(one.kind for page in pages() for one in page.statements)
+        counts = [f"{count} {kind}{'s' * (count > 1)}" for kind, count in kinds.most_common()]
+        return f"There are {', '.join(counts[:-1])} and {counts[-1]}."
 
 
 class RunTimes(Generated):
@@ -242,6 +274,8 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("chapters", Chapters)
     app.add_directive("equation-ledger", EquationLedger)
     app.add_directive("equation-count", EquationCount)
+    app.add_directive("statements", Statements)
+    app.add_directive("statement-count", StatementCount)
     app.add_directive("run-times", RunTimes)
     app.add_directive("benchmarks", Benchmarks)
     app.setup_extension("folding")

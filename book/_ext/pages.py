@@ -24,7 +24,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 FENCE = re.compile(r"^\s*(?P<fence>`{3,}|~{3,}|:{3,})(?P<info>.*)$")
 BOX = re.compile(
-    r"^(?P<fence>:{3,}|`{3,})\{prf:[a-z]+\} +(?P<title>\S.*)\n(?P<text>[\s\S]*?)^(?P=fence)\s*$",
+    r"^(?P<fence>:{3,}|`{3,})\{prf:(?P<kind>[a-z]+)\} +(?P<title>\S.*)\n"
+    r"(?P<text>[\s\S]*?)^(?P=fence)\s*$",
     re.M,
 )
 LABEL_OPTION = re.compile(r"^\s*:label:\s*(\S+)")
@@ -46,6 +47,15 @@ class Check:
     label: str
     form: str
     line: str | None
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A numbered box: a definition, a theorem or the like."""
+
+    label: str
+    kind: str
+    title: str
 
 
 @dataclass(frozen=True)
@@ -117,6 +127,15 @@ class Page:
         for box in BOX.finditer(self.text):
             titles |= dict.fromkeys(numbered(box["text"]), box["title"].strip())
         return {label: title[0].upper() + title[1:] for label, title in titles.items()}
+
+    @property
+    def statements(self) -> list[Statement]:
+        """The numbered boxes, in order."""
+        return [
+            Statement(label[1], box["kind"], box["title"].strip())
+            for box in BOX.finditer(self.text)
+            if (label := re.match(LABEL_OPTION, box["text"]))
+        ]
 
     @property
     def picture(self) -> Picture | None:

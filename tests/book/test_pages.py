@@ -26,6 +26,16 @@ def test_numbered_equations_are_found(text, labels):
     assert list(numbered(text)) == labels
 
 
+def test_statements_are_found(tmp_path):
+    boxes = ["{prf:lemma} First\n:label: lem-a\n\ntext", "{prf:proof}\nof it"]
+    boxes += ["{prf:theorem} Second\n:label: thm-b\n\ntext"]
+    path = tmp_path / "page.md"
+    path.write_text("\n\n".join(f":::{box}\n:::" for box in boxes), encoding="utf-8")
+    first, second = read(path).statements
+    assert (first.label, first.kind, first.title) == ("lem-a", "lemma", "First")
+    assert (second.label, second.kind, second.title) == ("thm-b", "theorem", "Second")
+
+
 def cell(source, *lines):
     outputs = [nbformat.v4.new_output("stream", text="".join(f"{line}\n" for line in lines))]
     return nbformat.v4.new_code_cell(source, outputs=outputs)

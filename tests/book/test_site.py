@@ -311,6 +311,17 @@ def test_ledger_page_lists_every_check(visit: Callable[..., Visit], book: list[P
             assert check.line in prose
 
 
+def test_theorems_page_lists_every_statement(visit: Callable[..., Visit], book: list[Page]):
+    facts = visit("book/theorems").facts
+    prose = facts["prose"].replace("’", "'")
+    for page in book:
+        for one in page.statements:
+            assert f"{Path(page.name).name}.html#{one.label}" in facts["links"]
+            assert "$" in one.title or one.title in prose
+    theorems = sum(one.kind == "theorem" for page in book for one in page.statements)
+    assert f"There are {theorems} theorems" in prose
+
+
 @either_way
 def test_search_finds_a_page(browser: Browser, site: Site, file: bool):
     base = site.folder.as_uri() if file else site.url
