@@ -1,18 +1,83 @@
-"""What a density and a sample cost, by family: the table that the chapters on flows share."""
+"""What families of flows cost and what they give: the numbers that the chapters on flows share."""
 
 from __future__ import annotations
+
+from statistics import mean, stdev
+from typing import Any, NamedTuple
 
 from nfbook._checks import check_type
 from nfbook.data import stored_result
 
-__all__ = ["print_costs"]
+__all__ = ["Score", "held_out", "print_costs"]
+
+TABLES = ("diamonds", "weather")
+# The families of `nfbook.flows.FAMILIES` that the experiment trained, by the names of its models. A
+# linear flow that is trained by likelihood ends at the Gaussian with full covariance.
+MODELS = {
+    "plu": "gaussian",
+    "maf": "maf",
+    "realnvp": "realnvp",
+    "spline-coupling": "spline_coupling",
+    "spline-autoregressive": "spline_autoregressive",
+    "cnf": "cnf",
+}
+
+
+class Score(NamedTuple):
+    """How probable a model makes the rows of a table that were held out.
+
+    Attributes:
+        parameters: How many numbers were fitted.
+        nats: The mean log probability of a row, over the seeds.
+        spread: Its standard deviation between the seeds; NaN for one seed.
+        error: The standard error over the rows, of the first seed.
+        seeds: The number of seeds.
+    """
+
+    parameters: int
+    nats: float
+    spread: float
+    error: float
+    seeds: int
+
+
+def held_out(table: str, model: str, variant: str = "") -> Score:
+    """Return the score of a model in the stored result of ``nfbook.reproduce tables``.
+
+    Arguments:
+        table: "diamonds" or "weather".
+        model: "gaussian", "mixture", or a flow, as in `nfbook.reproduce.tables.FAMILIES`.
+        variant: That of the run: "small" or "long", or nothing.
+
+    Raises:
+        ValueError: There is no such run. The message names those that there are.
+
+    Example:
+        >>> held_out("diamonds", "gaussian").parameters  # 10 means, 55 covariances
+        65
+    """
+    found: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for run in stored_result("tables")["result"]["runs"]:
+        settings = run["settings"]
+        key = settings["table"], settings["model"], settings.get("variant", "")
+        found.setdefault(key, []).append(run["result"])
+    if (table, model, variant) not in found:
+        known = ", ".join(" ".join(filter(None, key)) for key in sorted(found))
+        raise ValueError(f"there are runs of {known}, got {table!r}, {model!r} and {variant!r}")
+    results = found[table, model, variant]
+    nats = [result["test"][0] for result in results]
+    spread = stdev(nats) if len(nats) > 1 else float("nan")
+    first = results[0]
+    return Score(first["parameters"], mean(nats), spread, first["test"][1], len(nats))
 
 
 def print_costs(*families: str) -> None:
-    """Print the measured times of families of flows at the smallest and the largest dimension.
+    """Print what families of flows cost, and how well they fit two tables of measurements.
 
-    They come from the stored benchmark ``flow_costs``, whose settings name the points, the layers
-    and the dimensions. The table has milliseconds, with two digits.
+    The times come from the stored benchmark ``flow_costs``, whose settings name the points, the
+    layers and the dimensions; they are given at the smallest and the largest dimension, with two
+    digits. Beside them stands the mean log probability of a row held out, see `held_out`, and a
+    dash for a family that was not trained there.
 
     Arguments:
         families: Their names, as in `nfbook.flows.FAMILIES`, in the order of the rows.
@@ -23,8 +88,8 @@ def print_costs(*families: str) -> None:
 
     Example:
         >>> print_costs("planar")  # doctest: +ELLIPSIS
-        milliseconds for        densities           samples
-        1,000 points        D = 4  D = 64     D = 4  D = 64
+        milliseconds for        densities           samples   nats of a row held out
+        1,000 points        D = 4  D = 64     D = 4  D = 64      diamonds   weather
         planar ...
     """
     stored = stored_result("flow_costs")
@@ -36,19 +101,24 @@ def print_costs(*families: str) -> None:
     dims = [settings["D"][0], settings["D"][-1]]
     width = max(len(name) for name in (*families, "milliseconds for"))
     points = f"{settings['points']:,} points"
-    print(f"{'milliseconds for':{width}}{'densities':>17}{'samples':>18}")
-    print(_row(points.ljust(width), [f"D = {dim}" for dim in dims] * 2))
+    print(f"{'milliseconds for':{width}}{'densities':>17}{'samples':>18}   nats of a row held out")
+    print(_row(points.ljust(width), [f"D = {dim}" for dim in dims] * 2, TABLES))
     for family in families:
         times = [measured[family][what][end] for what in ("density", "samples") for end in (0, -1)]
         cells = [_two_digits(1e3 * one["median"]) for one in times]
-        print(_row(family.ljust(width), cells))
+        print(_row(family.ljust(width), cells, [_nats(table, family) for table in TABLES]))
 
 
-def _row(head: str, cells: list[str]) -> str:
+def _row(head: str, cells: list[str], nats: tuple[str, ...] | list[str]) -> str:
     first, second, third, fourth = (f"{cell:>8}" for cell in cells)
-    return f"{head} {first}{second}  {third}{fourth}"
+    diamonds, weather = nats
+    return f"{head} {first}{second}  {third}{fourth}    {diamonds:>10}{weather:>10}"
 
 
 def _two_digits(value: float) -> str:
     rounded = float(f"{value:.2g}")
     return f"{rounded:.0f}" if rounded >= 10 else f"{rounded:#.2g}"
+
+
+def _nats(table: str, family: str) -> str:
+    return f"{held_out(table, MODELS[family]).nats:.1f}" if family in MODELS else "–"

@@ -79,6 +79,7 @@ class Settings:
         model: "gaussian", "mixture", or a flow by its name in `FAMILIES`.
         seed: The seed of the start and of the noise while training.
         protocol: "book" or "quick".
+        variant: What is changed: "small" or "long", or nothing.
         rows: How many rows of each part are used; all with None.
         components: The numbers of components that a mixture may have.
         length: The number of a flow's layers.
@@ -95,6 +96,7 @@ class Settings:
     model: str
     seed: int
     protocol: str = "book"
+    variant: str = ""
     rows: int | None = None
     components: tuple[int, ...] = (5, 10, 20, 40, 80)
     length: int = 6
@@ -109,22 +111,27 @@ class Settings:
     @property
     def name(self) -> str:
         """The name of the job within its protocol."""
-        return f"{self.table}_{self.model}_seed_{self.seed}"
+        model = f"{self.table}_{self.model}"
+        return "_".join(filter(None, [model, self.variant, f"seed_{self.seed}"]))
 
 
 def jobs(protocol: str) -> list[Settings]:
-    """Return the jobs of a protocol: one seed of all models, then the others."""
+    """Return the jobs of a protocol: one seed of all models, then the others, then two changes."""
     models = ("gaussian", "mixture", *FAMILIES)
     if protocol == "quick":
-        quick = Settings("diamonds", "gaussian", 0, "quick", 500, (2, 3), 2, (8,))
-        quick = replace(quick, updates=4, batch=50, every=2, draws=1)
+        quick = Settings("diamonds", "gaussian", 0, "quick", rows=500, components=(2, 3), length=2)
+        quick = replace(quick, hidden=(8,), updates=4, batch=50, every=2, draws=1)
         return [replace(quick, model=model) for model in models]
     every = [
         Settings(table, model, seed) for seed, table, model in product(range(3), TABLES, models)
     ]
     # It has one layer, which lasts as long as the solver needs, and a step takes so long that a
     # third of them must do.
-    return [replace(job, length=1, updates=2_000) if job.model == "cnf" else job for job in every]
+    every = [replace(job, length=1, updates=2_000) if job.model == "cnf" else job for job in every]
+    # Whether a flow has too many parameters for the rows, or too few updates.
+    maf = [job for job in every if job.model == "maf"]
+    small = [replace(job, variant="small", hidden=(32, 32)) for job in maf]
+    return every + small + [replace(job, variant="long", updates=30_000) for job in maf]
 
 
 def run(

@@ -27,7 +27,6 @@ import vae_growth  # noqa: E402
 import vae_peers  # noqa: E402
 import vae_step  # noqa: E402
 
-from nfbook.costs import print_costs  # noqa: E402
 from nfbook.data import recorder, stored_result  # noqa: E402
 from nfbook.reproduce.command import EXPERIMENTS  # noqa: E402
 from nfbook.reproduce.mnist import Settings, make_model  # noqa: E402
@@ -68,26 +67,6 @@ def test_every_benchmark_is_named_stored_and_shown():
     page = (ROOT / "book" / "benchmarks.md").read_text(encoding="utf-8")
     shown = "".join(re.findall(r"```\{benchmarks\}\n(.*?)```", page, re.S))
     assert shown.split() == list(run.NAMES)
-
-
-def test_a_row_of_costs_is_what_was_stored(capsys):
-    print_costs("maf")
-    heads, row = capsys.readouterr().out.splitlines()[1:]
-    assert heads.split()[-6:] == ["D", "=", "4", "D", "=", "64"]
-    stored = stored_result("flow_costs")["result"]["maf"]
-    medians = [stored[what][end]["median"] for what in ("density", "samples") for end in (0, -1)]
-    name, *cells = row.split()
-    assert name == "maf"
-    assert [float(cell) for cell in cells] == pytest.approx(
-        [1e3 * median for median in medians], rel=0.05
-    )
-
-
-def test_unknown_families_are_refused():
-    with pytest.raises(ValueError, match=r"families must be of plu, .*, got 'speed'"):
-        print_costs("plu", "speed")
-    with pytest.raises(TypeError, match="families must be strings, got int"):
-        print_costs(3)
 
 
 def test_unknown_names_are_refused(capsys):
