@@ -64,8 +64,8 @@ def authored(text: str) -> str:
     r"""Return the MyST text that a stored markdown cell stands for; other text stays as it is.
 
     Example:
-        >>> authored("By [(3.2)](elbo.ipynb#eq-elbo-gap) and [Theorem 3.1](#thm-elbo-gibbs).")
-        'By {eq}`eq-elbo-gap` and {prf:ref}`thm-elbo-gibbs`.'
+        >>> authored("By [(3.2)](elbo.ipynb#eq-elbo-gap) and [Theorem 3.10](#thm-elbo-iw).")
+        'By {eq}`eq-elbo-gap` and {prf:ref}`thm-elbo-iw`.'
     """
     text = OPENING.sub(_directive, text)
     text = CLOSING.sub(r"\g<indent>\g<fence>", text)
