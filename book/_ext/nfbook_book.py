@@ -135,12 +135,12 @@ class Statements(Generated):
 
     def markdown(self) -> str:
         """One section a chapter, one row a statement."""
-        every, parts = pages(), []
-        for page in every:
+        chapters, parts = [page for page in pages() if page.is_notebook], []
+        for page in chapters:
             rows = ["| statement | title | used in |", "|---|---|---|"]
             for one in page.statements:
                 role = f"{{prf:ref}}`{one.label}`"
-                users = [user.name for user in every if user != page and role in user.text]
+                users = [user.name for user in chapters if user != page and role in user.text]
                 links = ", ".join(f"[](/{name})" for name in users)
                 rows.append(f"| {role} | {one.title} | {links} |")
             if page.statements:
