@@ -216,7 +216,7 @@ function render({ model, el }) {
 function summary(shares, held, share) {
   const [first, last] = [shares[0], shares.at(-1)];
   const unseen = share > 0.9 && (held < 0.8 || Math.abs(first - last) > 0.05)
-    ? " The weights of q's own draws look perfect all the same." : "";
+    ? " The weights of q's own draws look good all the same." : "";
   if (shares.every((value) => Math.abs(value - 0.1) < 0.005)) {
     return "The ranks are uniform: nothing here tells q from the exact posterior.";
   }
