@@ -118,7 +118,7 @@ const RANGES = {
 const NAMES = Object.keys(RANGES);
 const LONG = { apart: "half of the distance between the peaks", shift: "shift of q",
   width: "width of q", right: "weight of the right peak in q" };
-const SHORT = { apart: "distance", shift: "shift", width: "width", right: "right peak" };
+const SHORT = { apart: "apart", shift: "shift", width: "width", right: "right" };
 
 function render({ model, el }) {
   // Every node is made once and only moved afterwards.
