@@ -36,6 +36,7 @@ EXPERIMENTS = {
     "cifar10": "patches of CIFAR-10: the density by length (table 3)",
     "energies": "four energies in the plane: the divergence by flow and length (figure 3)",
     "tables": "diamonds and weather: the probability of rows held out, by family of densities",
+    "posteriors": "a posterior that is known, and small digits: the bound by family of posteriors",
 }
 
 # What a merged result holds of each job's.

@@ -69,6 +69,7 @@ __all__ = [
     "TITLE",
     "Settings",
     "black_and_white",
+    "black_and_white_digits",
     "jobs",
     "load",
     "loss_of",
@@ -266,10 +267,15 @@ def load(job: Settings) -> Splits:
     if job.data == "binarised_mnist":
         return binarised_mnist()
     if job.data == "digits":
-        return Splits(*((part >= 8).float() for part in split_digits()[0]))
+        return black_and_white_digits()
     generator = torch.Generator().manual_seed(0)
     train, validation, test = mnist()[0]
     return Splits(train, *(black_and_white(part, generator) for part in (validation, test)))
+
+
+def black_and_white_digits() -> Splits:
+    """Return the small digits of scikit-learn, black where at least half of the dots are."""
+    return Splits(*((part >= 8).float() for part in split_digits()[0]))
 
 
 def black_and_white(images: Tensor, generator: torch.Generator | None = None) -> Tensor:

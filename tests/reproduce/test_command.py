@@ -22,7 +22,7 @@ from nfbook.flows import (
     PlanarFlow,
 )
 from nfbook.networks import Dense, Feedforward, Gated, Maxout
-from nfbook.reproduce import cifar10, command, energies, mnist
+from nfbook.reproduce import cifar10, command, energies, mnist, posteriors
 from nfbook.reproduce.evaluation import evaluate
 from nfbook.training import Checkpoints, TrainingError
 from nfbook.training.checkpoints import load_state
@@ -68,7 +68,7 @@ def test_from_data_to_a_merged_result(tmp_path, folders, capsys):
     assert "book: planar_80_seed_0" in merged["missing"]
 
 
-@pytest.mark.parametrize("experiment", ["cifar10", "energies", "tables"])
+@pytest.mark.parametrize("experiment", ["cifar10", "energies", "posteriors", "tables"])
 def test_the_other_experiments_take_the_same_path(tmp_path, folders, experiment):
     quick = [experiment, "--quick", "--no-progress", *folders]
     assert command.main(quick) == 0
@@ -366,7 +366,7 @@ def test_the_moderns_have_better_flows_layers_averages_and_gradients():
 
 
 def test_every_name_is_one_job():
-    for experiment in (mnist, cifar10, energies):
+    for experiment in (mnist, cifar10, energies, posteriors):
         for protocol in experiment.PROTOCOLS:
             names = [job.name for job in experiment.jobs(protocol)]
             assert len(set(names)) == len(names)
@@ -470,7 +470,7 @@ def test_what_is_reported_is_the_best_by_the_validation_images(experiment, monke
     assert result["best_step"] == curve[min(curve)] < 40
 
 
-@pytest.mark.parametrize("experiment", [mnist, cifar10, energies])
+@pytest.mark.parametrize("experiment", [mnist, cifar10, energies, posteriors])
 def test_the_step_falls_to_zero_as_half_a_cosine(experiment, tmp_path):
     checkpoints = Checkpoints(tmp_path)
     job = replace(experiment.jobs("quick")[1], updates=6, every=3)
