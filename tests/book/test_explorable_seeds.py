@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from itertools import product
+from itertools import chain, product
 
 import figures
 import pytest
@@ -58,12 +58,10 @@ def test_probabilities_of_the_order_and_of_the_test(module):
 
 
 def test_the_noise_is_normal_and_of_each_set_its_own(module):
-    sets, repeats = module(
-        "({ noise, REPEATS }) => [[0, 1, 7, 20].map(noise), REPEATS]", None
-    )
+    sets, repeats = module("({ noise, REPEATS }) => [[0, 1, 7, 20].map(noise), REPEATS]", None)
     for numbers in sets:
         assert len(numbers) == repeats == 40
-        assert stats.kstest(sum(numbers, []), "norm").pvalue > 0.01
+        assert stats.kstest(list(chain(*numbers)), "norm").pvalue > 0.01
     assert len({row[0] for numbers in sets for row in numbers}) == 4 * repeats
 
 
@@ -78,9 +76,7 @@ def test_means_and_intervals_of_the_repeats(module):
             assert {row["half"] for row in rows} == {math.inf}
             continue
         halves = stats.t.ppf(0.975, n - 1) * differences.std(1) / n**0.5
-        torch.testing.assert_close(
-            tensor([row["half"] for row in rows]), halves, rtol=1e-8, atol=0
-        )
+        torch.testing.assert_close(tensor([row["half"] for row in rows]), halves, rtol=1e-8, atol=0)
 
 
 # ---- what the figure shows -----------------------------------------------------------------------

@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict, replace
 
 import pytest
+
 from nfbook.data import stored
 from nfbook.reproduce import comparison, mnist
 from nfbook.reproduce.comparison import cell, missing_jobs, stored_runs
@@ -70,7 +71,7 @@ def test_spread_has_one_degree_of_freedom_less():
 
 
 def test_unknown_experiment():
-    with pytest.raises(ValueError, match="experiment must be one of mnist, .*, got 'cats'"):
+    with pytest.raises(ValueError, match=r"experiment must be one of mnist, .*, got 'cats'"):
         stored_runs("cats")
     with pytest.raises(TypeError, match="experiment must be a str"):
         missing_jobs(3)
