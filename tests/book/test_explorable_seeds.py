@@ -86,7 +86,7 @@ def test_first_sight(figure):
     assert figure.values() == START
     numbers = figure.numbers()
     assert numbers["right"] == "85.1 %"
-    assert numbers["power"] == "9.6 %"
+    assert numbers["power"] == "9.5 %"
 
 
 def test_more_seeds_make_both_likelier(figure):
