@@ -41,34 +41,32 @@ class Score(NamedTuple):
     seeds: int
 
 
-def held_out(table: str, model: str, variant: str = "") -> Score:
-    """Return the score of a model in the stored result of ``nfbook.reproduce tables``.
+def held_out(table: str, variant: str = "") -> dict[str, Score]:
+    """Return the score of each model in the stored result of ``nfbook.reproduce tables``.
 
     Arguments:
         table: "diamonds" or "weather".
-        model: "gaussian", "mixture", or a flow, as in `nfbook.reproduce.tables.FAMILIES`.
-        variant: That of the run: "small" or "long", or nothing.
+        variant: That of the runs: "small" or "long", or nothing.
+
+    Returns:
+        What is stored, by the model's name: "gaussian", "mixture", or a flow, as in
+        `nfbook.reproduce.tables.FAMILIES`.
 
     Raises:
-        ValueError: There is no such run. The message names those that there are.
+        ValueError: There is no such table.
 
     Example:
-        >>> held_out("diamonds", "gaussian").parameters  # 10 means, 55 covariances
+        >>> held_out("diamonds")["gaussian"].parameters  # 10 means, 55 covariances
         65
     """
-    found: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    if table not in TABLES:
+        raise ValueError(f"table must be one of {', '.join(TABLES)}, got {table!r}")
+    results: dict[str, list[dict[str, Any]]] = {}
     for run in stored_result("tables")["result"]["runs"]:
         settings = run["settings"]
-        key = settings["table"], settings["model"], settings.get("variant", "")
-        found.setdefault(key, []).append(run["result"])
-    if (table, model, variant) not in found:
-        known = ", ".join(" ".join(filter(None, key)) for key in sorted(found))
-        raise ValueError(f"there are runs of {known}, got {table!r}, {model!r} and {variant!r}")
-    results = found[table, model, variant]
-    nats = [result["test"][0] for result in results]
-    spread = stdev(nats) if len(nats) > 1 else float("nan")
-    first = results[0]
-    return Score(first["parameters"], mean(nats), spread, first["test"][1], len(nats))
+        if (settings["table"], settings.get("variant", "")) == (table, variant):
+            results.setdefault(settings["model"], []).append(run["result"])
+    return {model: _score(found) for model, found in results.items()}
 
 
 def print_costs(*families: str) -> None:
@@ -121,4 +119,12 @@ def _two_digits(value: float) -> str:
 
 
 def _nats(table: str, family: str) -> str:
-    return f"{held_out(table, MODELS[family]).nats:.1f}" if family in MODELS else "–"
+    score = held_out(table).get(MODELS.get(family, ""))
+    return f"{score.nats:.1f}" if score else "–"
+
+
+def _score(found: list[dict[str, Any]]) -> Score:
+    nats = [result["test"][0] for result in found]
+    spread = stdev(nats) if len(nats) > 1 else float("nan")
+    first = found[0]
+    return Score(first["parameters"], mean(nats), spread, first["test"][1], len(nats))

@@ -26,8 +26,8 @@ def test_a_row_of_costs_is_what_was_stored(capsys):
     assert [float(cell) for cell in cells] == pytest.approx(
         [1e3 * median for median in medians], rel=0.05
     )
-    assert float(diamonds) == pytest.approx(held_out("diamonds", "maf").nats, abs=0.051)
-    assert float(weather) == pytest.approx(held_out("weather", "maf").nats, abs=0.051)
+    assert float(diamonds) == pytest.approx(held_out("diamonds")["maf"].nats, abs=0.051)
+    assert float(weather) == pytest.approx(held_out("weather")["maf"].nats, abs=0.051)
 
 
 def test_a_family_without_a_score_has_dashes(capsys):
@@ -47,9 +47,11 @@ def test_a_score_is_taken_over_the_seeds_of_one_model(monkeypatch):
     runs += [run("weather", "cnf", 0, -9.0), run("diamonds", "maf", 0, -7.0, variant="long")]
     monkeypatch.setattr(nfbook.costs, "stored_result", lambda name: {"result": {"runs": runs}})
     nats = [-3.0, -5.0]
-    assert held_out("weather", "maf") == (7, mean(nats), stdev(nats), 0.2, 2)
-    assert math.isnan(held_out("weather", "cnf").spread)
-    assert held_out("diamonds", "maf", "long").nats == -7.0
-    known = "diamonds maf long, weather cnf, weather maf"
-    with pytest.raises(ValueError, match=f"{known}, got 'diamonds', 'maf' and ''"):
-        held_out("diamonds", "maf")
+    found = held_out("weather")
+    assert found.keys() == {"maf", "cnf"}
+    assert found["maf"] == (7, mean(nats), stdev(nats), 0.2, 2)
+    assert math.isnan(found["cnf"].spread)
+    assert held_out("diamonds") == {}
+    assert held_out("diamonds", "long")["maf"].nats == -7.0
+    with pytest.raises(ValueError, match="table must be one of diamonds, weather, got 'power'"):
+        held_out("power")
