@@ -32,6 +32,10 @@ class Score(NamedTuple):
         spread: Its standard deviation between the seeds; NaN for one seed.
         error: The standard error over the rows, of the first seed.
         seeds: The number of seeds.
+
+    Example:
+        >>> held_out("diamonds")["gaussian"].parameters  # 10 means, 55 covariances
+        65
     """
 
     parameters: int
@@ -56,8 +60,9 @@ def held_out(table: str, variant: str = "") -> dict[str, Score]:
         ValueError: There is no such table.
 
     Example:
-        >>> held_out("diamonds")["gaussian"].parameters  # 10 means, 55 covariances
-        65
+        >>> scores = held_out("weather")
+        >>> max(scores, key=lambda model: scores[model].nats)
+        'mixture'
     """
     if table not in TABLES:
         raise ValueError(f"table must be one of {', '.join(TABLES)}, got {table!r}")
