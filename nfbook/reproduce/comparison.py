@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from importlib import import_module
+from statistics import mean, stdev
 from typing import Any
 
 from nfbook._checks import check_type
@@ -120,12 +121,8 @@ def cell(values: Sequence[float], digits: int = 2) -> str:
     """
     if not values:
         return "–"
-    count = len(values)
-    mean = sum(values) / count
-    if count == 1:
-        return f"{mean:.{digits}f} (1)"
-    spread = (sum((value - mean) ** 2 for value in values) / (count - 1)) ** 0.5
-    return f"{mean:.{digits}f} ± {spread:.{digits}f} ({count})"
+    spread = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{mean(values):.{digits}f}{spread} ({len(values)})"
 
 
 def _module(experiment: str) -> Any:
