@@ -21,6 +21,11 @@ export function svg(tag, attributes = {}, ...children) {
   return node;
 }
 
+// A line or an area of a picture, whose course is set later.
+export function path(name) {
+  return svg("path", { class: `nfbook-${name}` });
+}
+
 export function clamp(value, low, high) {
   return Math.min(high, Math.max(low, value));
 }
@@ -294,6 +299,15 @@ export function shadesOf(f, levels, side, count, x, y) {
     }
   }
   return parts.map((part) => part.join(""));
+}
+
+// What such areas are drawn with: a path for each level, by `step` less transparent than the last.
+export function shadePaths(name, levels, faintest, step) {
+  return levels.map((_, k) => {
+    const shade = path(name);
+    shade.style.opacity = faintest + step * k;
+    return shade;
+  });
 }
 
 // û of a planar layer, which keeps it invertible: wᵀû = m(a) = a + √(1 + a²) - 1 for a = wᵀu. With

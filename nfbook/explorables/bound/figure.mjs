@@ -2,7 +2,7 @@
 
 import {
   area, axes, clamp, clipped, curve, draggable, format, frameOf, group, html, key, motion,
-  numberTable, radios, redraw, ring, set, setting, slider, svg, ticks, wantsStillness,
+  numberTable, path, radios, redraw, ring, set, setting, slider, svg, ticks, wantsStillness,
 } from "../kit.mjs";
 
 // ---- the arithmetic -----------------------------------------------------------------------
@@ -116,7 +116,6 @@ function render({ model, el }) {
   const read = () => NAMES.map((name) => model.get(name));
 
   // Every node is made once and only moved afterwards.
-  const path = (name) => svg("path", { class: `nfbook-${name}` });
   const shape = { p: path("posterior"), q: path("variational") };
   const filled = { p: path("area"), q: path("area nfbook-area-variational") };
   const curves = clipped(filled.p, filled.q, shape.p, shape.q);

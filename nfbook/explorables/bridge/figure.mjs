@@ -2,7 +2,7 @@
 
 import {
   area, assign, axes, clamp, clipped, curve, draggable, format, frameOf, group, html, key,
-  numberTable, radios, redraw, ring, set, setting, slider, svg, ticks,
+  numberTable, path, radios, redraw, ring, set, setting, slider, svg, ticks,
 } from "../kit.mjs";
 
 // ---- the arithmetic -----------------------------------------------------------------------
@@ -121,7 +121,6 @@ function render({ model, el }) {
   const read = () => Object.fromEntries(NAMES.map((name) => [name, model.get(name)]));
 
   // Every node is made once and only moved afterwards.
-  const path = (name) => svg("path", { class: `nfbook-${name}` });
   const bands = [path("built"), path("built")];
   for (const band of bands) band.style.opacity = 0.1;
   const base = path("prior");

@@ -1,8 +1,8 @@
 // One point on its way through a trained RealNVP, layer by layer, with a choice of masks.
 
 import {
-  assign, axes, clamp, clipped, draggable, format, frameOf, group, html, key, numberTable, radios,
-  redraw, ring, set, setting, slider, svg, ticks,
+  assign, axes, clamp, clipped, draggable, format, frameOf, group, html, key, numberTable, path,
+  radios, redraw, ring, set, setting, slider, svg, ticks,
 } from "../kit.mjs";
 import WEIGHTS from "../../data/moons_realnvp.csv";
 
@@ -104,7 +104,6 @@ const onStep = (x, { min, max, step }) =>
 
 function render({ model, el }) {
   // Every node is made once and only moved afterwards.
-  const path = (name) => svg("path", { class: `nfbook-${name}` });
   const [cloud, moons, trail] = [path("dots"), path("guide-soft"), path("guide-variational")];
   const circles = { before: path("prior"), now: path("variational nfbook-solid") };
   set(trail, { fill: "none" });

@@ -1,8 +1,8 @@
 // EM on Old Faithful: two components, half a step at a time, and the bound that touches and climbs.
 
 import {
-  assign, axes, clamp, clipped, draggable, format, frameOf, group, html, key, numberTable, redraw,
-  ring, set, setting, slider, svg, ticks,
+  assign, axes, clamp, clipped, draggable, format, frameOf, group, html, key, numberTable, path,
+  redraw, ring, set, setting, slider, svg, ticks,
 } from "../kit.mjs";
 import OLD_FAITHFUL from "../../data/old_faithful.csv";
 
@@ -124,7 +124,6 @@ function render({ model, el }) {
   };
 
   // Every node is made once and only moved afterwards.
-  const path = (name) => svg("path", { class: `nfbook-${name}` });
   const dots = OLD_FAITHFUL.map(() => svg("circle", { r: 2.6, class: "nfbook-dot" }));
   const ellipses = [path("likelihood"), path("likelihood nfbook-solid")];
   const trails = [path("guide-soft"), path("guide-soft")];

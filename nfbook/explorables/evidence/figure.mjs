@@ -2,7 +2,7 @@
 
 import {
   area, axes, clamp, clipped, curve, draggable, format, frameOf, group, html, key, motion,
-  numberTable, radios, redraw, ring, set, setting, slider, svg, ticks, wantsStillness,
+  numberTable, path, radios, redraw, ring, set, setting, slider, svg, ticks, wantsStillness,
 } from "../kit.mjs";
 
 // ---- the arithmetic -----------------------------------------------------------------------
@@ -86,7 +86,6 @@ function render({ model, el }) {
   const read = () => NAMES.map((name) => model.get(name));
 
   // Every node is made once and only moved afterwards.
-  const path = (name) => svg("path", { class: `nfbook-${name}` });
   const grids = [0, 1].map(() => svg("g", { class: "nfbook-axes" }));
   const shape = { prior: path("prior"), centre: path("likelihood"), slice: path("likelihood"),
     built: path("built"), whole: path("whole"), reached: path("area-prior") };

@@ -1,7 +1,7 @@
 // A field on the line: how its particles move, what that makes of a density, and K layers of it.
 
 import {
-  axes, clamp, clipped, draggable, format, frameOf, group, html, key, motion, numberTable,
+  axes, clamp, clipped, draggable, format, frameOf, group, html, key, motion, numberTable, path,
   radios, redraw, ring, set, setting, slider, svg, ticks, wantsStillness,
 } from "../kit.mjs";
 
@@ -131,7 +131,6 @@ function render({ model, el }) {
   const read = () => NAMES.map((name) => model.get(name));
 
   // Every node is made once and only moved afterwards.
-  const path = (name) => svg("path", { class: `nfbook-${name}` });
   const timeGrid = svg("g", { class: "nfbook-axes" });
   const paths = { exact: path("guide-soft"), layers: path("thin nfbook-variational") };
   const mine = { exact: path("whole"), layers: path("variational") };

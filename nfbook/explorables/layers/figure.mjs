@@ -2,7 +2,8 @@
 
 import {
   assign, axes, clamp, clipped, contour, draggable, format, frameOf, group, heightsOf, html, key,
-  numberTable, polyline, radios, redraw, ring, set, setting, shadesOf, slider, svg, ticks, uHat,
+  numberTable, path, polyline, radios, redraw, ring, set, setting, shadePaths, shadesOf, slider,
+  svg, ticks, uHat,
 } from "../kit.mjs";
 import WEIGHTS from "../../data/parabola_layers.csv";
 
@@ -153,13 +154,7 @@ function render({ model, el }) {
   };
 
   // Every node is made once and only moved afterwards.
-  const path = (name) => svg("path", { class: `nfbook-${name}` });
-  const shades = LEVELS.map((_, k) => {
-    const shade = path("area nfbook-area-variational");
-    shade.style.opacity = 0.14 + 0.1 * k;
-    shade.style.shapeRendering = "crispEdges";
-    return shade;
-  });
+  const shades = shadePaths("area nfbook-area-variational nfbook-crisp", LEVELS, 0.14, 0.1);
   const lines = path("posterior");
   const outline = path("variational nfbook-solid");
   const plane = clipped(...shades, outline, lines);

@@ -2,7 +2,8 @@
 
 import {
   assign, axes, clamp, clipped, curve, draggable, format, frameOf, group, html, key, numberTable,
-  polyline, radios, redraw, ring, set, setting, shadesOf, slider, svg, ticks, uHat,
+  path, polyline, radios, redraw, ring, set, setting, shadePaths, shadesOf, slider, svg, ticks,
+  uHat,
 } from "../kit.mjs";
 
 // ---- the arithmetic -----------------------------------------------------------------------
@@ -113,13 +114,7 @@ function render({ model, el }) {
   };
 
   // Every node is made once and only moved afterwards.
-  const path = (name) => svg("path", { class: `nfbook-${name}` });
-  const shades = LEVELS.map((_, k) => {
-    const shade = path("area nfbook-area-variational");
-    shade.style.opacity = 0.08 + 0.09 * k;
-    shade.style.shapeRendering = "crispEdges";
-    return shade;
-  });
+  const shades = shadePaths("area nfbook-area-variational nfbook-crisp", LEVELS, 0.08, 0.09);
   const lines = path("guide-soft");
   const kink = path("guide-soft nfbook-dashed");
   const plane = clipped(...shades, lines, kink);

@@ -2,7 +2,7 @@
 // of its interval, and what its own draws say.
 
 import {
-  area, assign, axes, clamp, clipped, curve, format, frameOf, group, html, key, numberTable,
+  area, assign, axes, clamp, clipped, curve, format, frameOf, group, html, key, numberTable, path,
   redraw, set, setting, slider, svg, ticks,
 } from "../kit.mjs";
 
@@ -122,7 +122,6 @@ const SHORT = { apart: "apart", shift: "shift", width: "width", right: "right" }
 
 function render({ model, el }) {
   // Every node is made once and only moved afterwards.
-  const path = (name) => svg("path", { class: `nfbook-${name}` });
   const truth = path("posterior");
   const shade = path("area nfbook-area-variational");
   const line = path("variational");

@@ -4,8 +4,8 @@ import AFFINE from "../../data/energies_affine.csv";
 import TABLE from "../../data/energies_divergences.csv";
 import PLANAR from "../../data/energies_planar.csv";
 import {
-  assign, axes, clamp, clipped, contour, format, frameOf, group, heightsOf, html, key,
-  numberTable, radios, redraw, set, slider, svg, ticks, uHat,
+  assign, axes, clamp, clipped, contour, format, frameOf, group, heightsOf, html, key, numberTable,
+  path, radios, redraw, set, shadePaths, slider, svg, ticks, uHat,
 } from "../kit.mjs";
 
 // ---- the arithmetic -----------------------------------------------------------------------
@@ -127,12 +127,7 @@ function about(energy) {
 
 function render({ model, el }) {
   // Every node is made once and only moved afterwards.
-  const path = (name) => svg("path", { class: `nfbook-${name}` });
-  const shades = LEVELS.map((_, k) => {
-    const shade = path("area nfbook-area-variational");
-    shade.style.opacity = 0.1 + 0.09 * k;
-    return shade;
-  });
+  const shades = shadePaths("area nfbook-area-variational", LEVELS, 0.1, 0.09);
   const outline = path("thin nfbook-posterior");
   const dust = path("dust");
   const square = clipped(...shades, outline, dust);

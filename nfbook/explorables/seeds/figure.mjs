@@ -1,7 +1,7 @@
 // Forty repeats of a comparison with n seeds: how often the order comes out right.
 
 import {
-  assign, axes, clamp, clipped, curve, format, frameOf, group, html, key, numberTable, radios,
+  assign, axes, clamp, clipped, curve, format, frameOf, group, html, key, numberTable, path, radios,
   redraw, set, setting, slider, svg, ticks,
 } from "../kit.mjs";
 
@@ -117,7 +117,6 @@ function render({ model, el }) {
   const read = () => Object.fromEntries(NAMES.map((name) => [name, model.get(name)]));
 
   // Every node is made once and only moved afterwards.
-  const path = (name) => svg("path", { class: `nfbook-${name}` });
   const wrong = svg("path");
   wrong.style.fill = "var(--nfbook-likelihood)";
   wrong.style.opacity = 0.45;
