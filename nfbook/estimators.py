@@ -30,6 +30,7 @@ __all__ = [
     "check_joint_model",
     "check_proposal",
     "effective_sample_size",
+    "grouped_mean",
     "importance_log_prob",
     "likelihood_of",
     "log_mean_exp",
@@ -180,6 +181,41 @@ def effective_sample_size(log_w: Tensor) -> Tensor:
     if bool(torch.isneginf(log_w).all(dim=0).any()):
         raise ValueError("log_w must hold a weight above zero in every column, got none")
     return torch.exp(2 * torch.logsumexp(log_w, dim=0) - torch.logsumexp(2 * log_w, dim=0))
+
+
+def grouped_mean(sizes: Tensor, means: Tensor) -> Estimate:
+    r"""Return the mean of values that may depend on each other within groups, with its error.
+
+    With :math:`n_g` values in group g, :math:`m_g` their mean, :math:`n = \sum_g n_g` and G groups,
+
+    .. math::
+        \bar m = \frac1n \sum_g n_g m_g, \qquad
+        \mathrm{se}^2 = \frac{G}{G - 1} \sum_g \Bigl(\frac{n_g}{n}\,(m_g - \bar m)\Bigr)^2 .
+
+    With groups of one this is the usual :math:`s / \sqrt n`.
+
+    Source: W. G. Cochran, Sampling Techniques, third edition (1977), chapter 9A.
+
+    Arguments:
+        sizes: How many values each group has, `(G,)`.
+        means: The mean of each, `(G,)`.
+
+    Raises:
+        TypeError: An argument is not a floating-point tensor.
+        ValueError: There are fewer than two groups, the shapes differ, or an element is not finite.
+
+    Example:
+        >>> grouped_mean(torch.tensor([2.0, 2.0]), torch.tensor([1.0, 3.0]))
+        Estimate(value=tensor(2.), standard_error=tensor(1.))
+    """
+    count = check_tensor("sizes", sizes, ("G",))["G"]
+    check_tensor("means", means, (count,))
+    if count < 2:
+        raise ValueError(f"sizes must be those of at least two groups, got {count}")
+    shares = sizes / sizes.sum()
+    mean = shares @ means
+    variance = count / (count - 1) * ((shares * (means - mean)) ** 2).sum()
+    return Estimate(mean, variance.sqrt())
 
 
 def naive_log_prob(

@@ -24,6 +24,9 @@ class Table(NamedTuple):
         spacing: How far the values of each column that can occur are apart, `(D,)`, float64:
             `dequantise_table` adds noise of this width.
         rows: The rows, `(n | m | k, D)`, float64, in their own units.
+        groups: For each row the number of its group, `(n | m | k)`: rows of one group resemble each
+            other, and those of two are independent as far as is known. None where every row is a
+            group of its own.
 
     Example:
         >>> table = diamonds()
@@ -34,6 +37,7 @@ class Table(NamedTuple):
     columns: tuple[str, ...]
     spacing: Tensor
     rows: Splits
+    groups: Splits | None = None
 
 
 def _read(name: str, md5: str) -> list[dict[str, str]]:
@@ -120,10 +124,10 @@ def weather() -> Table:
     Left out are rows in which one of these is missing, and one with a wind of 1048 miles per hour.
     Weather lasts, so hours of one day must not be in two parts: in every 30 days, the first 20 are
     for training, days 22 to 25 for choosing and 27 to 29 for reporting, at all three airports, and
-    the days between are left out.
+    the days between are left out. A group is such a run of days.
 
     Returns:
-        The table, with 15,286, 3,078 and 2,318 rows of seven columns.
+        The table, with 15,286, 3,078 and 2,318 rows of seven columns, in 13, 12 and 12 groups.
 
     Raises:
         FileNotFoundError: The package was installed without its data file.
@@ -136,6 +140,8 @@ def weather() -> Table:
         >>> table = weather()
         >>> table.rows.train.shape, table.columns[5]
         (torch.Size([15286, 7]), 'pressure')
+        >>> table.groups.test.unique().numel()
+        12
     """
     table = _read("weather/weather.csv.gz", "caaa1bd911a3aeedbb1c31d322bc25d9")
     complete = [
@@ -146,9 +152,12 @@ def weather() -> Table:
     rows = [[float(row[name]) for name in WEATHER] for row in complete]
     x = torch.tensor(rows, dtype=torch.float64)
     dates = [date(*(int(row[unit]) for unit in ("year", "month", "day"))) for row in complete]
-    day = torch.tensor([(one - date(2013, 1, 1)).days % 30 for one in dates])  # from 0
+    days = torch.tensor([(one - date(2013, 1, 1)).days for one in dates])  # from 0
+    group, day = days // 30, days % 30
+    parts = day < 20, (day > 20) & (day < 25), (day > 25) & (day < 29)
     return Table(
         tuple(WEATHER),
         torch.tensor(list(WEATHER.values()), dtype=torch.float64),
-        Splits(x[day < 20], x[(day > 20) & (day < 25)], x[(day > 25) & (day < 29)]),
+        Splits(*(x[part] for part in parts)),
+        Splits(*(group[part] for part in parts)),
     )

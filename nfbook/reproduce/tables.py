@@ -20,7 +20,6 @@ Example:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import product
@@ -31,7 +30,8 @@ from torch import Tensor, nn
 from torch.optim import Adam
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from nfbook.data import Minibatches, Table, diamonds, weather
+from nfbook.data import Minibatches, Splits, Table, diamonds, weather
+from nfbook.estimators import grouped_mean
 from nfbook.flows import CNF, MAF, Flow, NeuralSplineAutoregressive, NeuralSplineCoupling, RealNVP
 from nfbook.latent import GaussianMixture
 from nfbook.training import Checkpoints, MaximumLikelihood, Trainer
@@ -141,9 +141,10 @@ def run(
 
     Returns:
         What JSON can hold: the number of free parameters, and the mean over the rows held out with
-        its standard error, as ``validation`` and ``test``; of a mixture the number of components,
-        of a flow the step with the best parameters and the training's history, where ``validation``
-        is a loss, minus that mean.
+        its standard error, as ``validation`` and ``test``; where the table has groups, also the
+        size and the mean of each group of the test rows; of a mixture the number of components, of
+        a flow the step with the best parameters and the training's history, where ``validation`` is
+        a loss, minus that mean.
     """
     columns = Columns(TABLES[job.table](), job.rows)
     if job.model in FAMILIES:
@@ -152,6 +153,9 @@ def run(
         density, found = _by_em(job, columns, progress)
     for part in ("validation", "test"):
         found[part] = columns.log_probability(density, part, job.draws)
+    if columns.groups is not None:
+        sizes, means = columns.by_group(density, "test", job.draws)
+        found["test_groups"] = {"sizes": sizes.tolist(), "means": means.tolist()}
     return found
 
 
@@ -168,7 +172,8 @@ class Columns:
 
     def __init__(self, table: Table, rows: int | None = None) -> None:
         self.spacing = table.spacing
-        self.parts = {name: part[:rows] for name, part in table.rows._asdict().items()}
+        self.parts = _cut(table.rows, rows)
+        self.groups = table.groups and _cut(table.groups, rows)
         mean, log_std = mean_and_log_std(self.parts["train"])
         self.units = DataUnits(mean, log_std)
         self.log_cell = float((table.spacing.log() - log_std).sum())
@@ -189,12 +194,25 @@ class Columns:
         rows = self.parts[part]
         return torch.stack([self.standardise(rows, generator) for _ in range(draws)])
 
-    @torch.no_grad()
     def log_probability(self, density: Density, part: str, draws: int) -> list[float]:
-        """Return the mean of the bound over a part's rows, and its standard error."""
+        """Return the mean of the bound over a part's rows, and its standard error over groups."""
+        mean, error = grouped_mean(*self.by_group(density, part, draws))
+        return [mean.item(), error.item()]
+
+    @torch.no_grad()
+    def by_group(self, density: Density, part: str, draws: int) -> tuple[Tensor, Tensor]:
+        """Return how many rows each group of a part has, and the mean of the bound over them."""
         log_p = [density.log_prob(z) for z in self.held_out(part, draws)]
         each = torch.stack(log_p).mean(0) + self.log_cell
-        return [each.mean().item(), (each.std() / math.sqrt(len(each))).item()]
+        if self.groups is None:
+            return torch.ones_like(each), each
+        _, group, sizes = self.groups[part].unique(return_inverse=True, return_counts=True)
+        sums = torch.zeros(len(sizes), dtype=each.dtype).index_add(0, group, each)
+        return sizes.to(each), sums / sizes
+
+
+def _cut(parts: Splits, rows: int | None) -> dict[str, Tensor]:
+    return {name: part[:rows] for name, part in parts._asdict().items()}
 
 
 def make_flow(job: Settings, features: int) -> Flow:

@@ -102,6 +102,35 @@ def test_the_number_is_the_logarithm_of_a_probability():
     assert error == pytest.approx(log_p.std().item() / math.sqrt(len(log_p)), rel=0.02)
 
 
+def test_rows_of_one_group_count_as_alike():
+    """Twice the rows say no more, if each row and its copy are one group."""
+    table, density, _ = made(200)
+    twice = Splits(*(part.repeat(2, 1) for part in table.rows))
+    groups = Splits(*[torch.arange(200).repeat(2)] * 3)
+    once, grouped, single = (
+        Columns(one).log_probability(density, "test", 1)
+        for one in (
+            table,
+            Table(table.columns, table.spacing, twice, groups),
+            Table(table.columns, table.spacing, twice),
+        )
+    )
+    assert grouped[1] == pytest.approx(once[1], rel=0.02)  # the noise differs
+    assert single[1] == pytest.approx(once[1] / math.sqrt(2), rel=0.02)
+
+
+def test_a_run_keeps_the_groups_of_the_rows_that_it_reports():
+    job = replace(QUICK[0], table="weather", rows=None, components=(1,), model="gaussian")
+    found = run(job, progress=False)
+    sizes, means = (torch.tensor(found["test_groups"][name]) for name in ("sizes", "means"))
+    assert len(sizes) == 12
+    assert sizes.sum() == 2318
+    value, error = found["test"]
+    assert (sizes * means).sum() / 2318 == pytest.approx(value, abs=1e-4)
+    # A Gaussian's scores depend on the weather of the day: many times the error of single rows.
+    assert error > 0.2
+
+
 def test_other_units_change_nothing():
     table, _, _ = made(500)
     factor = torch.tensor([100.0, 0.01], dtype=F64)
