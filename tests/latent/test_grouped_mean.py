@@ -35,7 +35,7 @@ def test_the_error_is_the_spread_of_the_mean_over_many_data_sets():
     ("sizes", "means", "error", "message"),
     [
         (torch.ones(1), torch.ones(1), ValueError, "sizes must be those of at least two groups"),
-        (torch.ones(3), torch.ones(2), ValueError, r"means must have shape \(3\), got \(2,\)"),
+        (torch.ones(3), torch.ones(2), ValueError, r"means must have shape \(3,\), got \(2,\)"),
         (torch.ones(2, dtype=torch.long), torch.ones(2), TypeError, "sizes must"),
         (torch.ones(2), torch.tensor([1.0, float("nan")]), ValueError, "means must be finite"),
     ],
