@@ -236,12 +236,11 @@ def run(
     trainer = _trainer(job, model, Minibatches(data.train, size=job.batch, seed=job.seed))
     found = train_and_evaluate(trainer, job, data, checkpoints=checkpoints, progress=progress)
     history = found.pop("history")
-    curves = {name: [round(one, 3) for one in history[name]] for name in ("loss", "validation")}
-    return {
-        **found,
-        "seconds_per_epoch": _seconds_per_epoch(trainer),
-        "history": {"step": history["step"], **curves},
-    }
+    kept = [name for name in ("step", "loss", "validation") if name in history]
+    curves = {name: [round(one, 3) for one in history[name]] for name in kept}
+    if "failure" not in found:
+        found["seconds_per_epoch"] = _seconds_per_epoch(trainer)
+    return {**found, "history": curves}
 
 
 def _trainer(job: Settings, model: VAE, data: Minibatches | None) -> Trainer:

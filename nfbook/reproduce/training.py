@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from nfbook.data.splits import Splits
 from nfbook.reproduce.evaluation import evaluate
-from nfbook.training import Checkpoints, Trainer, negative_bound
+from nfbook.training import Checkpoints, Trainer, TrainingError, negative_bound
 from nfbook.vae import VAE
 
 __all__ = ["Job", "parameter_groups", "train_and_evaluate"]
@@ -81,7 +81,9 @@ def train_and_evaluate(
 
     Returns:
         What JSON can hold: the step with the best bound, the numbers of `evaluate`, and the
-        training's history by column.
+        training's history by column. A training that a loss or a gradient ended which was not
+        finite has ``failure`` and ``failed_step`` in the place of the step and the numbers: with
+        the same seed it would end there again.
 
     Example:
         >>> import torch
@@ -98,15 +100,22 @@ def train_and_evaluate(
         >>> train_and_evaluate(trainer, job, data)["history"]["step"]
         [1, 2]
     """
-    history = trainer.fit(
-        job.updates,
-        validate=lambda vae: {"validation": negative_bound(vae, data.validation)},
-        every=job.every,
-        checkpoints=checkpoints,
-        progress=progress,
-    )
-    best_step, vae = trainer.load_best(), trainer.model
-    assert isinstance(vae, VAE)
-    found = evaluate(vae, data, job.importance_samples, job.seed, parts=parts, progress=progress)
-    columns = {name: history[name] for name in history.columns}
-    return {"best_step": best_step, **found, "history": columns}
+    try:
+        trainer.fit(
+            job.updates,
+            validate=lambda vae: {"validation": negative_bound(vae, data.validation)},
+            every=job.every,
+            checkpoints=checkpoints,
+            progress=progress,
+        )
+    except TrainingError as error:
+        found = {"failure": str(error).partition(":")[0], "failed_step": error.step}
+    else:
+        best_step, vae = trainer.load_best(), trainer.model
+        assert isinstance(vae, VAE)
+        numbers = evaluate(
+            vae, data, job.importance_samples, job.seed, parts=parts, progress=progress
+        )
+        found = {"best_step": best_step, **numbers}
+    history = {name: trainer.history[name] for name in trainer.history.columns}
+    return {**found, "history": history}

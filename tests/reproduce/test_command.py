@@ -5,6 +5,7 @@ import importlib
 import itertools
 import json
 import math
+import re
 import signal
 from dataclasses import asdict, replace
 
@@ -400,6 +401,16 @@ def test_grey_images_are_drawn_anew_and_fixed_ones_stay():
     assert not torch.equal(first, second)
     assert first.mean() == pytest.approx(64 / 255, abs=5 * (64 / 255 / 3000) ** 0.5)
     assert mnist.black_and_white(first) is first
+
+
+@pytest.mark.parametrize("experiment", [mnist, posteriors])
+def test_a_training_that_breaks_down_is_a_result(experiment):
+    jobs = [job for job in experiment.jobs("quick") if job.family == "planar"]
+    result = experiment.run(replace(jobs[-1], learning_rate=1e30), progress=False)
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+    assert re.fullmatch(r"the (loss|gradient) is .* at step \d+", result["failure"])
+    assert result["failure"].endswith(f" {result['failed_step']}")
+    assert "negative_bound" not in result
 
 
 def test_the_unconstrained_layer_is_no_bijection():

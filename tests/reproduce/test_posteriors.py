@@ -12,7 +12,7 @@ import torch
 from nfbook.flows import IAF, NeuralSplineCoupling, OrthogonalSylvesterFlow, PlanarFlow
 from nfbook.reproduce import posteriors
 from nfbook.reproduce.posteriors import BINS, MODELS, PLACES, jobs, make_model, run
-from nfbook.training import Checkpoints, TrainingError
+from nfbook.training import Checkpoints
 from nfbook.vae import BernoulliDecoder, Parabola
 
 QUICK = jobs("quick")
@@ -113,10 +113,10 @@ def test_a_run_goes_on_from_its_checkpoint(job, key, tmp_path, monkeypatch):
 
     def save_once_then_fail(step, state):
         save(step, state)
-        raise TrainingError("stopped")
+        raise RuntimeError("stopped")
 
     monkeypatch.setattr(checkpoints, "save", save_once_then_fail)
-    with pytest.raises(TrainingError, match="stopped"):
+    with pytest.raises(RuntimeError, match="stopped"):
         run(job, checkpoints=checkpoints, progress=False)
     assert checkpoints.steps() == [job.every]
     again = run(job, checkpoints=Checkpoints(tmp_path), progress=False)
