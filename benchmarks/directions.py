@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -10,7 +9,14 @@ from typing import Any
 import matplotlib.pyplot as plt
 import torch
 from matplotlib.figure import Figure
-from stopwatch import exponent, milliseconds, one_core, summary, take_turns
+from stopwatch import (
+    exponent,
+    milliseconds,
+    one_core,
+    processor_seconds,
+    summary,
+    take_turns,
+)
 from torch import Tensor
 
 from nfbook.flows import IAF, MAF
@@ -63,19 +69,6 @@ def measure() -> dict[str, Any]:
         for name, each in seconds.items()
     }
     return {**rows, "difference": difference}
-
-
-def processor_seconds(run: Callable[[], object], at_least: float = 0.02) -> float:
-    """Return the processor's time for a call, the least over some seconds.
-
-    With one thread it is the time of the call, less what other processes take meanwhile.
-    """
-    times: list[float] = []
-    while sum(times) < at_least:
-        started = time.process_time()
-        run()
-        times.append(time.process_time() - started)
-    return min(times)
 
 
 def contestants(dim: int) -> tuple[dict[str, Callable[[], object]], float]:

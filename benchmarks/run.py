@@ -34,6 +34,7 @@ NAMES = (
     "ppca",
     "growth",
     "streaming",
+    "determinants",
     "planar",
     "objectives",
     "flow_training",

@@ -75,6 +75,19 @@ def seconds_per_call(run: Callable[[], object], at_least: float = 0.05) -> float
     return statistics.median(times)
 
 
+def processor_seconds(run: Callable[[], object], at_least: float = 0.02) -> float:
+    """Return the processor's time for a call, the least over some seconds.
+
+    With one thread it is the time of the call, less what other processes take meanwhile.
+    """
+    times: list[float] = []
+    while sum(times) < at_least:
+        started = time.process_time()
+        run()
+        times.append(time.process_time() - started)
+    return min(times)
+
+
 # Matrix products on two threads, without end. They report that they are under way.
 LOAD = """
 import torch

@@ -17,6 +17,7 @@ BENCHMARKS = ROOT / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
 import apart  # noqa: E402
+import determinants  # noqa: E402
 import flow_failures  # noqa: E402
 import flow_training  # noqa: E402
 import peers  # noqa: E402
@@ -226,6 +227,27 @@ def test_seconds_per_call_is_a_median_without_the_first(monkeypatch):
     assert stopwatch.seconds_per_call(work, at_least=2.0) == 0.375
     lasts = iter([9.0, 0.25])
     assert stopwatch.seconds_per_call(work, at_least=0.0) == 0.25
+
+
+def test_processor_seconds_is_the_least(monkeypatch):
+    now, lasts = [0.0], iter([0.5, 0.25, 2.0])
+    monkeypatch.setattr(stopwatch.time, "process_time", lambda: now[0])
+
+    def work():
+        now[0] += next(lasts)
+
+    assert stopwatch.processor_seconds(work, at_least=1.0) == 0.25
+
+
+def test_both_log_determinants_are_those_of_the_layers():
+    layers, jacobians = determinants.contestants(5, many=7, few=3)
+    for k, jacobian in enumerate(jacobians):
+        z, w, u, b = (value[k] for value in layers)
+        by_autograd = torch.func.jacrev(lambda z, w=w, u=u, b=b: z + u * torch.tanh(w @ z + b))(z)
+        torch.testing.assert_close(jacobian, by_autograd)
+    found = determinants.by_formula(*layers)
+    assert found.shape == (7,)
+    torch.testing.assert_close(found[:3], determinants.by_elimination(jacobians))
 
 
 def test_compared_is_each_with_ones_own():
