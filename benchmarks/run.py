@@ -41,6 +41,7 @@ NAMES = (
     "maf_sampling",
     "directions",
     "flow_costs",
+    "matching_costs",
     "flow_failures",
     "table_flows",
     "digits_flows",
