@@ -5,8 +5,12 @@ from __future__ import annotations
 from statistics import mean, stdev
 from typing import Any, NamedTuple
 
+import torch
+from torch import Tensor
+
 from nfbook._checks import check_type
 from nfbook.data import stored_result
+from nfbook.estimators import Estimate, grouped_mean
 
 __all__ = ["Score", "held_out", "print_costs"]
 
@@ -30,8 +34,11 @@ class Score(NamedTuple):
         parameters: How many numbers were fitted.
         nats: The mean log probability of a row, over the seeds.
         spread: Its standard deviation between the seeds; NaN for one seed.
-        error: The standard error over the rows, of the first seed.
+        error: The standard error over the rows, of the first seed; where rows resemble each other
+            within groups, over the groups.
         seeds: The number of seeds.
+        groups: Where there are such groups, the size and the mean of each, `(2, G)`, the means
+            over the seeds.
 
     Example:
         >>> held_out("diamonds")["gaussian"].parameters  # 10 means, 55 covariances
@@ -43,6 +50,26 @@ class Score(NamedTuple):
     spread: float
     error: float
     seeds: int
+    groups: Tensor | None = None
+
+    def ahead_of(self, other: Score) -> Estimate:
+        """Return how many nats a row is more probable than under another model.
+
+        Both have seen the same rows, so the error is that of the differences, over the groups.
+
+        Raises:
+            ValueError: The rows have no groups, so that nothing is stored but their mean.
+
+        Example:
+            >>> scores = held_out("weather")
+            >>> lead, error = scores["maf"].ahead_of(scores["gaussian"])
+            >>> bool(lead > 10 * error)
+            True
+        """
+        if self.groups is None or other.groups is None:
+            raise ValueError("other must be of a table whose rows have groups, as the weather's do")
+        (sizes, one), (_, two) = self.groups, other.groups
+        return grouped_mean(sizes, one - two)
 
 
 def held_out(table: str, variant: str = "") -> dict[str, Score]:
@@ -131,5 +158,8 @@ def _nats(table: str, family: str) -> str:
 def _score(found: list[dict[str, Any]]) -> Score:
     nats = [result["test"][0] for result in found]
     spread = stdev(nats) if len(nats) > 1 else float("nan")
-    first = found[0]
-    return Score(first["parameters"], mean(nats), spread, first["test"][1], len(nats))
+    first, groups = found[0], None
+    if "test_groups" in first:
+        means = torch.tensor([result["test_groups"]["means"] for result in found]).mean(0)
+        groups = torch.stack([torch.tensor(first["test_groups"]["sizes"]), means])
+    return Score(first["parameters"], mean(nats), spread, first["test"][1], len(nats), groups)
