@@ -47,15 +47,14 @@ def _measure(columns: Columns) -> dict[str, Any]:
         one = contestant(library, family, columns.features, SETTINGS["transforms"])
         found[family][library] = {
             "parameters": one.count(columns.held_out("test")[0, :10].float()),
-            "nats": [run and run[0] for run in runs],
-            "error": [run and run[1] for run in runs],
+            "nats": runs,
         }
         print(f"  {family}, {library}: {found[family][library]}", flush=True)
     return found
 
 
-def _held_out(columns: Columns, family: str, library: str, seed: int) -> list[float] | None:
-    """Return the mean over the test rows after training, and its standard error.
+def _held_out(columns: Columns, family: str, library: str, seed: int) -> float | None:
+    """Return the mean over the test rows after training.
 
     None where a loss was not finite, which ends a training, or that mean.
     """
@@ -78,8 +77,8 @@ def _held_out(columns: Columns, family: str, library: str, seed: int) -> list[fl
         trainer.fit(SETTINGS["updates"], progress=False)
     except TrainingError:
         return None
-    score = columns.log_probability(_in_float32(one), "test", SETTINGS["draws"])
-    return score if all(map(math.isfinite, score)) else None
+    score, _ = columns.log_probability(_in_float32(one), "test", SETTINGS["draws"])
+    return score if math.isfinite(score) else None
 
 
 def _in_float32(one: Contestant) -> Any:
@@ -89,21 +88,19 @@ def _in_float32(one: Contestant) -> Any:
 def table(result: dict[str, Any]) -> str:
     """One row a family and table, one column a library: mean and spread over the seeds."""
     lines = [
-        "| | | " + " | ".join(LIBRARIES) + " | standard error |",
-        "|---|---" + "|---:" * (len(LIBRARIES) + 1) + "|",
+        "| | | " + " | ".join(LIBRARIES) + " |",
+        "|---|---" + "|---:" * len(LIBRARIES) + "|",
     ]
     for name, families in result.items():
         for family, libraries in families.items():
             cells = " | ".join(_cell(one["nats"]) for one in libraries.values())
-            errors = [error for one in libraries.values() for error in one["error"] if error]
-            largest = max(errors)
-            lines.append(f"| {name} | {FAMILIES[family]} | {cells} | {largest:.2f} |")
+            lines.append(f"| {name} | {FAMILIES[family]} | {cells} |")
     lines += [
         "",
         f"Nats for a row held out, higher is better: the mean over {len(SEEDS)} seeds and the "
         "standard deviation between them. A run does not count where a loss in training or the "
-        "mean was not finite, and then the number of the others is given. The standard error is "
-        "that of a mean over the rows, the largest one of all runs; all see the same rows.",
+        "mean was not finite, and then the number of the others is given. All are scored on the "
+        "same rows.",
     ]
     return "\n".join(lines)
 
