@@ -156,7 +156,7 @@ EXERCISES = {
     "amortised-inference-6": Exercise(
         solution=lambda: 0.7265,
         hint="E (x - z₁² - z₂)² gains 4 m₁ c, and Σ log sⱼ² becomes the log-determinant of the "
-        "covariance matrix. Start near a peak.",
+        "covariance matrix. Start near a mode.",
         mistakes=(
             Mistake(
                 lambda: 1.5179,

@@ -131,7 +131,7 @@ EXERCISES = {
     # d = 40, K = 80, N = 400.
     "nf-vae-3": Exercise(
         solution=lambda: _double(6560.0, 2_624_000.0, 32_000.0),
-        hint="2 d numbers for the Gaussian, and 2 d + 1 for each layer: w, u and b.",
+        hint="2 d parameters for the Gaussian, and 2 d + 1 for each layer: w, u and b.",
         mistakes=(
             Mistake(
                 lambda: _double(6480.0, 2_592_000.0, 32_000.0),
@@ -147,7 +147,7 @@ EXERCISES = {
             ),
             Mistake(
                 lambda: _double(6480.0, 2_624_000.0, 32_000.0),
-                "mean and scales of z_0 count among the numbers, too.",
+                "mean and scales of z_0 count among the parameters, too.",
             ),
         ),
         tolerance=1e-6,
