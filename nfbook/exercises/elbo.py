@@ -141,29 +141,29 @@ EXERCISES = {
         ),
         tolerance=1e-3,
     ),
-    # Weight 0.1, divergence 0.05 from the peak itself.
+    # Weight 0.1, divergence 0.05 from the component itself.
     "elbo-3": Exercise(
         solution=lambda: 0.05 - math.log(0.1),
-        hint="the gap is the divergence from the peak that was found, minus the logarithm of the "
-        "weight of that peak.",
+        hint="the gap is the divergence from the component that was found, minus the logarithm of the "
+        "weight of that component.",
         mistakes=(
             Mistake(
                 lambda: 0.05 - math.log(0.9),
-                "that would be the gap if q had found the larger peak. The weight that counts is "
-                "that of the peak on which q sits.",
+                "that would be the gap if q had found the larger component. The weight that counts is "
+                "that of the component on which q sits.",
             ),
             Mistake(
                 lambda: -math.log(0.1),
-                "q does not equal the peak. Its divergence from it, 0.05, comes on top.",
+                "q does not equal the component. Its divergence from it, 0.05, comes on top.",
             ),
             Mistake(
                 lambda: 0.05 + math.log(0.1),
-                "the logarithm of a weight is negative, so it must be subtracted: a missing peak "
+                "the logarithm of a weight is negative, so it must be subtracted: a missing mode "
                 "widens the gap.",
             ),
             Mistake(
                 lambda: 0.1 * 0.05 - math.log(0.1),
-                "the divergence from the peak is not weighed: all of q sits there.",
+                "the divergence from the component is not weighed: all of q sits there.",
             ),
         ),
         tolerance=1e-3,

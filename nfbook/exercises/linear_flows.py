@@ -203,10 +203,10 @@ EXERCISES = {
         ),
         tolerance=1e-4,
     ),
-    # Two peaks at ±3, by quadrature.
+    # Two components at ±3, by quadrature.
     "linear-flows-8": Exercise(
         solution=lambda: _double(TWO_PEAKS, TWO_PEAKS - 0.5 * math.log(10) + math.log(2)),
-        hint="integrate the density of the two peaks times the logarithm of its ratio to the "
+        hint="integrate the density of the two components times the logarithm of its ratio to the "
         "Gaussian with mean 0 and variance 10.",
         mistakes=(
             Mistake(
