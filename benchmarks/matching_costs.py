@@ -67,7 +67,7 @@ def matching(flow: CNF, x: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def training(dim: int, loss: Callable[..., Tensor]) -> Callable[[], None]:
-    """Return an update of a flow: fresh points of three peaks, the gradient, a step of Adam."""
+    """Return an update: fresh points around three centres, the gradient, a step of Adam."""
     generator = torch.Generator().manual_seed(0)
     widths = SETTINGS["hidden layers"]
     flow = CNF(dim, hidden_features=widths, steps=STEPS, generator=generator).double()
@@ -77,9 +77,9 @@ def training(dim: int, loss: Callable[..., Tensor]) -> Callable[[], None]:
     centres = torch.randn(3, dim, dtype=torch.float64, generator=generator)
 
     def update() -> None:
-        peak = torch.randint(3, (batch,), generator=generator)
+        which = torch.randint(3, (batch,), generator=generator)
         noise = torch.randn(batch, dim, dtype=torch.float64, generator=generator)
-        value = loss(flow, 2 * centres[peak] + 0.5 * noise, generator).mean()
+        value = loss(flow, 2 * centres[which] + 0.5 * noise, generator).mean()
         optimiser.zero_grad()
         value.backward()
         optimiser.step()

@@ -76,7 +76,7 @@ def seconds_per_call(run: Callable[[], object], at_least: float = 0.05) -> float
 
 
 def processor_seconds(run: Callable[[], object], at_least: float = 0.02) -> float:
-    """Return the processor's time for a call, the least over some seconds.
+    """Return the processor's time for a call, the least over calls of `at_least` seconds together.
 
     With one thread it is the time of the call, less what other processes take meanwhile.
     """

@@ -55,7 +55,14 @@ class Score(NamedTuple):
     def ahead_of(self, other: Score) -> Estimate:
         """Return how many nats a row is more probable than under another model.
 
-        Both have seen the same rows, so the error is that of the differences, over the groups.
+        Both have seen the same rows, so the error is that of the differences.
+
+        Arguments:
+            other: The score of another model on the same table.
+
+        Returns:
+            The mean over the rows and its standard error over their groups. How the fits would
+            differ with other seeds is no part of it.
 
         Raises:
             ValueError: The rows have no groups, so that nothing is stored but their mean.

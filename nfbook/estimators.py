@@ -184,7 +184,7 @@ def effective_sample_size(log_w: Tensor) -> Tensor:
 
 
 def grouped_mean(sizes: Tensor, means: Tensor) -> Estimate:
-    r"""Return the mean of values that may depend on each other within groups, with its error.
+    r"""Return the mean of values that depend on each other only within groups, with its error.
 
     With :math:`n_g` values in group g, :math:`m_g` their mean, :math:`n = \sum_g n_g` and G groups,
 
@@ -202,7 +202,8 @@ def grouped_mean(sizes: Tensor, means: Tensor) -> Estimate:
 
     Raises:
         TypeError: An argument is not a floating-point tensor.
-        ValueError: There are fewer than two groups, the shapes differ, or an element is not finite.
+        ValueError: There are fewer than two groups, the shapes differ, an element is not finite, or
+            a size is not above zero.
 
     Example:
         >>> grouped_mean(torch.tensor([2.0, 2.0]), torch.tensor([1.0, 3.0]))
@@ -212,6 +213,8 @@ def grouped_mean(sizes: Tensor, means: Tensor) -> Estimate:
     check_tensor("means", means, (count,))
     if count < 2:
         raise ValueError(f"sizes must be those of at least two groups, got {count}")
+    if not bool((sizes > 0).all()):
+        raise ValueError(f"sizes must be above zero, got {sizes.min().item():g}")
     shares = sizes / sizes.sum()
     mean = shares @ means
     variance = count / (count - 1) * ((shares * (means - mean)) ** 2).sum()

@@ -25,8 +25,8 @@ class Table(NamedTuple):
             `dequantise_table` adds noise of this width.
         rows: The rows, `(n | m | k, D)`, float64, in their own units.
         groups: For each row the number of its group, `(n | m | k)`: rows of one group resemble each
-            other, and those of two are independent as far as is known. None where every row is a
-            group of its own.
+            other, and those of two are taken for independent. None where every row is a group of
+            its own.
 
     Example:
         >>> table = diamonds()

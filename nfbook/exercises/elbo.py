@@ -144,13 +144,13 @@ EXERCISES = {
     # Weight 0.1, divergence 0.05 from the component itself.
     "elbo-3": Exercise(
         solution=lambda: 0.05 - math.log(0.1),
-        hint="the gap is the divergence from the component that was found, minus the logarithm of the "
-        "weight of that component.",
+        hint="the gap is the divergence from the component that was found, minus the logarithm of "
+        "the weight of that component.",
         mistakes=(
             Mistake(
                 lambda: 0.05 - math.log(0.9),
-                "that would be the gap if q had found the larger component. The weight that counts is "
-                "that of the component on which q sits.",
+                "that would be the gap if q had found the larger component. The weight that counts "
+                "is that of the component on which q sits.",
             ),
             Mistake(
                 lambda: -math.log(0.1),

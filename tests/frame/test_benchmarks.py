@@ -11,6 +11,7 @@ from importlib import import_module
 import pins
 import pytest
 import torch
+from draws import fixed
 from pages import ROOT
 
 BENCHMARKS = ROOT / "benchmarks"
@@ -20,6 +21,7 @@ import apart  # noqa: E402
 import determinants  # noqa: E402
 import flow_failures  # noqa: E402
 import flow_training  # noqa: E402
+import matching_costs  # noqa: E402
 import peers  # noqa: E402
 import planar  # noqa: E402
 import run  # noqa: E402
@@ -29,6 +31,7 @@ import vae_peers  # noqa: E402
 import vae_step  # noqa: E402
 
 from nfbook.data import recorder, stored_result  # noqa: E402
+from nfbook.flows import CNF  # noqa: E402
 from nfbook.reproduce.command import EXPERIMENTS  # noqa: E402
 from nfbook.reproduce.mnist import Settings, make_model  # noqa: E402
 from nfbook.transforms import PlanarStack  # noqa: E402
@@ -393,3 +396,15 @@ def test_one_core_is_for_the_block_alone():
     with pytest.raises(ZeroDivisionError):
         fail()
     assert state() == before
+
+
+def test_a_likelihood_evaluates_the_velocity_as_often_as_its_table_says():
+    """One more evaluation, without a gradient, only tells the solver the shape."""
+    flow = CNF(2, hidden_features=(8,), steps=matching_costs.STEPS, generator=fixed())
+    counted = []
+    flow.networks[0].register_forward_hook(lambda *_: counted.append(torch.is_grad_enabled()))
+    matching_costs.likelihood(flow, torch.zeros(3, 2), fixed())
+    assert sum(counted) == matching_costs.EVALUATIONS
+    counted.clear()
+    matching_costs.matching(flow, torch.zeros(3, 2), fixed())
+    assert counted == [True]

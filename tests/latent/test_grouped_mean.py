@@ -38,6 +38,7 @@ def test_the_error_is_the_spread_of_the_mean_over_many_data_sets():
         (torch.ones(3), torch.ones(2), ValueError, r"means must have shape \(3,\), got \(2,\)"),
         (torch.ones(2, dtype=torch.long), torch.ones(2), TypeError, "sizes must"),
         (torch.ones(2), torch.tensor([1.0, float("nan")]), ValueError, "means must be finite"),
+        (torch.tensor([2.0, 0.0]), torch.ones(2), ValueError, "sizes must be above zero, got 0"),
     ],
 )
 def test_what_is_no_group_is_refused(sizes, means, error, message):

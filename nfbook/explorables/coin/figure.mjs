@@ -1,7 +1,7 @@
 // A coin's prior, its tosses and what both together say: Beta prior, Bernoulli data.
 
 import {
-  area, assign, axes, clamp, clipped, curve, draggable, format, group, html, key, numberTable,
+  area, assign, axes, clamp, clipped, curve, draggable, format, group, html, key, numberTable, path,
   redraw, ring, set, setting, slider, svg, ticks,
 } from "../kit.mjs";
 
@@ -84,8 +84,8 @@ function render({ model, el }) {
   // Every node is made once and only moved afterwards.
   const grid = svg("g", { class: "nfbook-axes" });
   const paths = Object.fromEntries(
-    CURVES.map((name) => [name, svg("path", { class: `nfbook-${name}` })]));
-  const filled = svg("path", { class: "nfbook-area" });
+    CURVES.map((name) => [name, path(name)]));
+  const filled = path("area");
   const meanLine = svg("line", { class: "nfbook-guide nfbook-dashed" });
   const meanMark = svg("path", { class: "nfbook-mark", d: "M0,-6 L6,0 L0,6 L-6,0 Z" });
   const mapLine = svg("line", { class: "nfbook-guide" });

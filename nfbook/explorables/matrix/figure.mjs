@@ -1,8 +1,8 @@
 // A two-by-two matrix by its factors: the unit square's image, its area, and the Gaussian's ellipse.
 
 import {
-  assign, axes, clamp, clipped, format, frameOf, group, html, key, numberTable, radios, redraw, set,
-  setting, slider, svg,
+  assign, axes, clamp, clipped, format, frameOf, group, html, key, numberTable, path, radios,
+  redraw, set, setting, slider, svg,
 } from "../kit.mjs";
 
 // ---- the arithmetic -----------------------------------------------------------------------
@@ -63,8 +63,8 @@ function render({ model, el }) {
 
   // Every node is made once and only moved afterwards.
   const plane = (name) => {
-    const square = [svg("path", { class: "nfbook-built" }), svg("path", { class: "nfbook-whole" })];
-    const rings = RADII.map(() => svg("path", { class: `nfbook-${name}` }));
+    const square = [path("built"), path("whole")];
+    const rings = RADII.map(() => path(name));
     const grid = svg("g", { class: "nfbook-axes" });
     const seen = clipped(...square, ...rings);
     return { picture: svg("svg", {}, grid, seen.node), grid, seen, square, rings };

@@ -2,7 +2,7 @@
 // posterior, predictive and evidence are computed here for every degree and prior width.
 
 import {
-  assign, axes, clipped, format, frameOf, group, html, key, numberTable, redraw, set, setting,
+  assign, axes, clipped, format, frameOf, group, html, key, numberTable, path, redraw, set, setting,
   slider, svg, ticks,
 } from "../kit.mjs";
 import OLD_FAITHFUL from "../../data/old_faithful.csv";
@@ -101,9 +101,9 @@ const BAND = 1.96; // standard deviations: 95 %
 function render({ model, el }) {
   // Every node is made once and only moved afterwards.
   const grid = svg("g", { class: "nfbook-axes" });
-  const dots = svg("path", { class: "nfbook-dots" });
-  const line = svg("path", { class: "nfbook-posterior" });
-  const band = svg("path", { class: "nfbook-area" });
+  const dots = path("dots");
+  const line = path("posterior");
+  const band = path("area");
   const curves = clipped(dots, band, line);
   const picture = svg("svg", { role: "img", height: HEIGHT }, grid, curves.node);
   const sliders = {
