@@ -143,7 +143,9 @@ def jobs(protocol: str) -> list[Settings]:
     book = [_by_the_book(*model, seed) for seed in (0, 1, 2) for model in planar + nice]
     if protocol == "book":
         same = [replace(job, variant="one_rate", flow_rate=1.0) for job in book[1:3]]
-        return book + same
+        # The ablation that came nearest to the paper's numbers, at full length.
+        units = [replace(job, variant="maxout", layer="maxout") for job in book[:3]]
+        return book + same + units
     if protocol == "paper":
         paper = replace(
             book[0],
