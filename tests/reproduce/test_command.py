@@ -330,7 +330,8 @@ def test_the_book_and_the_paper_train_the_same_models():
     assert book == {("planar", k) for k in (0, 10, 20, 40, 80)} | {
         ("nice", k) for k in (10, 20, 40, 80)
     }
-    assert len(mnist.jobs("book")) == 27 + 2  # two at one rate for all parameters
+    # Two at one rate for all parameters, three with maxout units.
+    assert len(mnist.jobs("book")) == 27 + 2 + 3
     for job in mnist.jobs("paper"):
         assert (job.optimiser, job.learning_rate, job.updates) == ("RMSprop", 1e-5, 500_000)
         assert (job.latent_dim, job.batch, job.widths) == (40, 100, (400, 400))
