@@ -152,9 +152,9 @@ def run(
     else:
         density, found = _by_em(job, columns, progress)
     for part in ("validation", "test"):
-        found[part] = columns.log_probability(density, part, job.draws)
+        sizes, means = columns.by_group(density, part, job.draws)
+        found[part] = [one.item() for one in grouped_mean(sizes, means)]
     if columns.groups is not None:
-        sizes, means = columns.by_group(density, "test", job.draws)
         found["test_groups"] = {"sizes": sizes.tolist(), "means": means.tolist()}
     return found
 
@@ -196,8 +196,7 @@ class Columns:
 
     def log_probability(self, density: Density, part: str, draws: int) -> list[float]:
         """Return the mean of the bound over a part's rows, and its standard error over groups."""
-        mean, error = grouped_mean(*self.by_group(density, part, draws))
-        return [mean.item(), error.item()]
+        return [one.item() for one in grouped_mean(*self.by_group(density, part, draws))]
 
     @torch.no_grad()
     def by_group(self, density: Density, part: str, draws: int) -> tuple[Tensor, Tensor]:
