@@ -93,10 +93,11 @@ class Snapshot(EqualByParts):
             for name, parameter in module.named_parameters():
                 self.tensors[name] = parameter.clone()
 
-    def __call__(self, *inputs: Any) -> Any:
+    def __call__(self, *inputs: Any, **more: Any) -> Any:
         """Call the module."""
+        named = self.named | more
         with own_parameters():
-            return functional_call(self.module, self.tensors, (*inputs, *self.last), self.named)
+            return functional_call(self.module, self.tensors, (*inputs, *self.last), named)
 
     @property
     def parameters(self) -> tuple[Tensor, ...]:

@@ -13,7 +13,7 @@ from nfbook._checks import check_count, check_widths
 from nfbook.networks._bound import Snapshot
 from nfbook.networks._layers import linear
 
-__all__ = ["CausalAttention", "CausalTransformer"]
+__all__ = ["CausalAttention", "CausalTransformer", "Memory"]
 
 
 class CausalAttention(nn.Module):
@@ -45,16 +45,47 @@ class CausalAttention(nn.Module):
         self.queries_keys_values = linear(width, 3 * width, generator=generator)
         self.out = linear(width, width, generator=generator)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Return the results, `(*, T, width)`, of tokens `(*, T, width)`."""
+    def forward(self, tokens: Tensor, past: list[Tensor] | None = None) -> Tensor:
+        """Return the results, `(*, T, width)`, of tokens `(*, T, width)`.
+
+        Arguments:
+            tokens: All tokens; with a past, those that follow it.
+            past: The keys and values of the tokens before, `(2, *, heads, S, d)` in each call that
+                brought S of them. Those of the new tokens are appended.
+        """
         split = self.queries_keys_values(tokens).unflatten(-1, (3, self.heads, -1))
-        queries, keys, values = split.movedim(-3, 0).transpose(-2, -3)  # each (*, heads, T, d)
+        queries, *known = split.movedim(-3, 0).transpose(-2, -3)  # each (*, heads, T, d)
+        keys, values = known
+        if past is not None:
+            past.append(torch.stack(known))
+            keys, values = torch.cat(past, -2)
         # Not torch's fused attention: on a CPU it has no second derivatives.
         scores = queries @ keys.mT / math.sqrt(keys.shape[-1])
-        seen = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+        new, every = scores.shape[-2:]
+        seen = torch.ones(new, every, dtype=torch.bool, device=scores.device).tril(every - new)
         weights = scores.masked_fill(~seen, -math.inf).softmax(-1)
         result: Tensor = self.out((weights @ values).transpose(-2, -3).flatten(-2))
         return result
+
+
+class Memory:
+    """What a transformer keeps of the patches that it has seen, while they become known in turns.
+
+    A token sees those before it and is seen by those behind it, so what it gave is final: its key
+    and its value in every block. With them at hand only the newest token goes through the network
+    in each turn, and all turns together cost the arithmetic of about one pass.
+
+    Arguments:
+        network: The transformer, whose memory is empty at first.
+
+    Attributes:
+        turn: How many tokens went through the network.
+        pasts: For each block the keys and values, see `CausalAttention.forward`.
+    """
+
+    def __init__(self, network: CausalTransformer) -> None:
+        self.turn = 0
+        self.pasts: list[list[Tensor]] = [[] for _ in network.blocks]
 
 
 class CausalTransformer(nn.Module):
@@ -130,23 +161,41 @@ class CausalTransformer(nn.Module):
             for parameter in self.last.parameters():
                 nn.init.zeros_(parameter)
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """Return the parameters of all coordinates.
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, memory: Memory | None = None
+    ) -> Tensor:
+        """Return the parameters of all coordinates, or in turns those of one patch.
 
         Arguments:
             x: `(*, D)`.
             context: `(*, C)`; None for a network without.
+            memory: What earlier turns have left; None for all coordinates at once. Coordinates of
+                x that are not known yet may be anything.
 
         Returns:
-            `(*, D, P)`.
+            `(*, D, P)`; in a turn `(*, D / T, P)`, those of the next patch.
+
+        Example:
+            >>> network, x = CausalTransformer(6, 2, patch=2), torch.zeros(5, 6)
+            >>> memory = Memory(network)
+            >>> turns = [network(x, memory=memory) for _ in range(3)]
+            >>> torch.allclose(torch.cat(turns, -2), network(x), atol=1e-6)
+            True
         """
-        patches = self.embed(x.unflatten(-1, (-1, self.patch)))
+        patches = x.unflatten(-1, (-1, self.patch))
         first = self.first.expand(*patches.shape[:-2], 1, -1)
-        tokens = torch.cat([first, patches[..., :-1, :]], -2) + self.places
+        if memory is None:
+            tokens = torch.cat([first, self.embed(patches)[..., :-1, :]], -2) + self.places
+            pasts: Sequence[list[Tensor] | None] = [None] * len(self.blocks)
+        else:
+            turn, pasts = memory.turn, memory.pasts
+            token = self.embed(patches[..., turn - 1 : turn, :]) if turn else first
+            tokens = token + self.places[turn]
+            memory.turn += 1
         if self.of_context is not None:
             tokens = tokens + self.of_context(context).unsqueeze(-2)
-        for block in self.blocks:
-            tokens = block(tokens)
+        for block, past in zip(self.blocks, pasts, strict=True):
+            tokens = block(tokens, past)
         result: Tensor = self.last(tokens).unflatten(-1, (self.patch, -1)).flatten(-3, -2)
         return result
 
@@ -175,8 +224,8 @@ class _Block(nn.Module):
         self.up = linear(width, hidden, generator=generator)
         self.down = linear(hidden, width, generator=generator)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        tokens = tokens + self.attention(self.before_attention(tokens))
+    def forward(self, tokens: Tensor, past: list[Tensor] | None) -> Tensor:
+        tokens = tokens + self.attention(self.before_attention(tokens), past)
         hidden = functional.gelu(self.up(self.before_perceptron(tokens)))
         result: Tensor = tokens + self.down(hidden)
         return result

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from nfbook._checks import check_type
 from nfbook.networks import CausalTransformer, Snapshot
+from nfbook.networks.transformer import Memory
 from nfbook.transforms.base import Transform
 from nfbook.transforms.univariate import Univariate
 
@@ -28,8 +29,8 @@ class PatchAutoregressive(Transform):
         = \sum_i \log \left| \frac{\partial \tau(z_i; h_i)}{\partial z_i} \right|.
 
     Forward, one pass through the network gives all parameters. Back, each patch needs those before
-    it, so there are T passes. The keys and values of patches that are known stay what they are, and
-    a large model keeps them from one pass to the next; this one computes them anew.
+    it, so there are T turns. The keys and values of patches that are known stay what they are, and
+    a `Memory` keeps them, so that each turn evaluates the network for one patch.
 
     Arguments:
         network: h, with as many outputs for each coordinate as ``univariate`` takes. Or what
@@ -82,10 +83,11 @@ class PatchAutoregressive(Transform):
         """Find one patch after the other."""
         # What is not known yet is not seen either, so it may be anything.
         patches, known = y.split(self.patch, -1), torch.zeros_like(y)
+        memory = Memory(cast("CausalTransformer", self.network.module))
         found: list[Tensor] = []
         ladjs = []
-        for turn, y_t in enumerate(patches):
-            raw = self.network(known).split(self.patch, -2)[turn]
+        for y_t in patches:
+            raw = self.network(known, memory=memory)
             z_t, ladj = self.univariate(raw).inverse_and_ladj(y_t)
             found.append(z_t)
             ladjs.append(ladj)

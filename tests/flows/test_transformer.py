@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from nfbook.flows import TransformerFlow
 from nfbook.networks import MLP, CausalAttention, CausalTransformer
+from nfbook.networks.transformer import Memory
 from nfbook.transforms import Additive, PatchAutoregressive, ScaleAndShift
 
 F64 = torch.float64
@@ -45,6 +46,28 @@ def test_a_context_reaches_all_patches_and_is_broadcast():
     torch.testing.assert_close(together[:, 2], conditional(x[:, 2], context[2]))
     changed = (conditional(x, context + 1) - together).abs().amin((0, 1))
     assert (changed > 0).all()
+
+
+@pytest.mark.parametrize("blocks", [(), (16,), (16, 16)])
+def test_turns_with_a_memory_are_one_pass(blocks):
+    options = {"patch": 2, "width": 8, "heads": 2, "context": 3, "generator": seeded()}
+    conditional = CausalTransformer(6, 2, blocks, **options).double()
+    x, context = rand(4, 5, 6), rand(5, 3, seed=1)
+    memory = Memory(conditional)
+    turns = []
+    for turn in range(3):
+        # What is ahead may be anything.
+        known = torch.cat([x[..., : 2 * turn], 9 * rand(4, 5, 6 - 2 * turn, seed=turn)], -1)
+        turns.append(conditional(known, context, memory))
+    torch.testing.assert_close(torch.cat(turns, -2), conditional(x, context))
+
+
+def test_each_turn_evaluates_one_token():
+    layer = PatchAutoregressive(made := network(), ScaleAndShift())
+    seen = []
+    made.blocks[0].register_forward_hook(lambda _, tokens, __: seen.append(tokens[0].shape[-2]))
+    layer.inv(rand(7, 6))
+    assert seen == [1, 1, 1]
 
 
 @pytest.mark.parametrize("patch", [1, 2, 3, 6])
