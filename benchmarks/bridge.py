@@ -1,4 +1,4 @@
-"""The bridge between two peaks that a flow leaves, as its layers grow in number."""
+"""The bridge between two modes that a flow leaves, as its layers grow in number."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nfbook.flows import Flow, RealNVP
 from nfbook.latent import GaussianMixture
 from nfbook.plotting import COLORS, use_style
 
-TITLE = "The bridge that RealNVP leaves between two peaks"
+TITLE = "The bridge that RealNVP leaves between two modes"
 SETTINGS = {
     "peaks": 3.0,
     "width": 0.5,

@@ -68,7 +68,7 @@ EXERCISES = {
     "autoregressive-flows-1": Exercise(
         solution=lambda: _double(2.0, _score()),
         hint="the widths are 1, 1 and 1/2 and the means are 0. The factor is the product of their "
-        "reciprocals, and its logarithm is added to the log density of the noise.",
+        "reciprocals, and its logarithm is added to the log-density of the noise.",
         mistakes=(
             Mistake(
                 lambda: _double(0.5, _score(-1.0)),
@@ -81,7 +81,7 @@ EXERCISES = {
             ),
             Mistake(
                 lambda: _double(2.0, _score(0.0)),
-                "this is the log density of the noise. The determinant is missing.",
+                "this is the log-density of the noise. The determinant is missing.",
             ),
             Mistake(
                 lambda: _double(2.0, _score(1.0, 1)),
@@ -151,7 +151,7 @@ EXERCISES = {
     ),
     "autoregressive-flows-5": Exercise(
         solution=_log_prob,
-        hint="the log density of the noise has a constant for each coordinate, and the map to the "
+        hint="the log-density of the noise has a constant for each coordinate, and the map to the "
         "noise divides by the widths.",
         mistakes=(
             Mistake(

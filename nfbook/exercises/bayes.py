@@ -46,7 +46,7 @@ def _chain(
 
 @cache
 def _without_each(prior_variance: float = 0.2**2, noise_variance: float = 0.7**2) -> Tensor:
-    """Return the log evidence of all ten measurements minus that without each of them."""
+    """Return the log-evidence of all ten measurements minus that without each of them."""
     inputs, targets = (part.double() for part in diabetes())
     inputs = inputs * math.sqrt(len(inputs))
     targets = (targets - targets.mean()) / targets.std(correction=0)
@@ -299,12 +299,12 @@ EXERCISES = {
     "bayes-9": Exercise(
         solution=_without_each,
         hint="for each j, build a regression with nine weights on all columns but the one "
-        "with number j, and subtract its log evidence from that of all ten.",
+        "with number j, and subtract its log-evidence from that of all ten.",
         tolerance=1e-3,
         mistakes=(
             Mistake(
                 lambda: -_without_each(),
-                "the sign is wrong: take the log evidence of all ten minus that without each.",
+                "the sign is wrong: take the log-evidence of all ten minus that without each.",
             ),
             Mistake(
                 lambda: _without_each().exp(),

@@ -290,7 +290,7 @@ EXERCISES = {
         mistakes=(
             Mistake(
                 lambda: _weather(cells=False),
-                "this is a log density. Add the logarithms of the spacings.",
+                "this is a log-density. Add the logarithms of the spacings.",
             ),
             Mistake(
                 lambda: _weather(sign=-1.0),

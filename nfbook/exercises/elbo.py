@@ -195,7 +195,7 @@ EXERCISES = {
     ),
     "elbo-5": Exercise(
         solution=_loss,
-        hint="write down minus form (2) with all constants of the Gaussian log density, and "
+        hint="write down minus form (2) with all constants of the Gaussian log-density, and "
         "compare it with the code term by term.",
         mistakes=(
             Mistake(
@@ -204,7 +204,7 @@ EXERCISES = {
             ),
             Mistake(
                 lambda *at: _loss(*at, mean=True),
-                "the squares are still averaged over the dimensions of x. A log density sums them.",
+                "the squares are still averaged over the dimensions of x. A log-density sums them.",
             ),
             Mistake(
                 lambda *at: _loss(*at, constant=False),

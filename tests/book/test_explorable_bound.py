@@ -191,7 +191,7 @@ def test_first_sight(figure):
     assert numbers_of(figure) == pytest.approx(expected, abs=5.1e-4)
     label = figure.place.locator("[role=img]").get_attribute("aria-label")
     assert "q with mean 0.00 and standard deviation 1.00." in label
-    assert "The gap of 2.378 above it reaches up to the log evidence, −2.044." in label
+    assert "The gap of 2.378 above it reaches up to the log-evidence, −2.044." in label
 
 
 def test_the_parts_add_up_in_the_picture(figure):
@@ -206,7 +206,7 @@ def test_the_parts_add_up_in_the_picture(figure):
     ):
         figure.show(posterior=posterior, mean=mean, stddev=stddev)
         at, terms = heights(figure), by_quadrature(posterior, mean, stddev)
-        assert at["truth"][0] == line, "the line of the log evidence stays where it is"
+        assert at["truth"][0] == line, "the line of the log-evidence stays where it is"
         # The gap stands on the bound and ends at the line; all heights have one scale.
         assert at["gap"] == pytest.approx((line, at["bound"][0]), abs=0.01)
         floor = at["bound"][1]

@@ -181,7 +181,7 @@ def test_both_tinted_areas_are_the_flows_share(figure):
 # ---- what its handle means -----------------------------------------------------------------------
 
 
-def test_the_ring_moves_and_narrows_the_peaks(figure):
+def test_the_ring_moves_and_narrows_the_modes(figure):
     handle = figure.place.locator(".nfbook-handle")
     for scale in ("linear", "logarithmic"):
         figure.show(scale=scale)
@@ -198,7 +198,7 @@ def test_the_ring_moves_and_narrows_the_peaks(figure):
         figure.show()
 
 
-def test_the_ring_stands_on_the_peak(figure):
+def test_the_ring_stands_on_the_mode(figure):
     figure.show(peaks=4.0, width=0.3)
     curve, ring = figure.place.evaluate(
         """(place) => [

@@ -111,7 +111,7 @@ def test_first_sight(figure):
     }  # fmt: skip
     label = figure.place.locator("[role=img]").get_attribute("aria-label")
     assert "7 heads and 3 tails. MAP 0.667" in label
-    assert "posterior mean 0.643, MLE 0.700, log evidence −6.978" in label
+    assert "posterior mean 0.643, MLE 0.700, log-evidence −6.978" in label
     # The MAP's mark stands on the top of the drawn posterior.
     line, mark = figure.place.evaluate(
         """(place) => [

@@ -120,7 +120,7 @@ def test_weights(module, case):
 
 
 def test_one_width_in_closed_form(module):
-    """With peaks that coincide, q holds the truth as a Gaussian of another width does."""
+    """With components that coincide, q holds the truth as a Gaussian of another width does."""
     case = {"apart": 0.0, "shift": 0.0, "width": 0.5, "right": 0.5}
     expected = 2 * stats.norm.cdf(0.5 * stats.norm.ppf(0.95)) - 1
     assert both(module, "coverage(p, q, 0.9)", case) == pytest.approx(expected, abs=1e-6)
@@ -144,7 +144,7 @@ def test_first_sight(figure):
     assert "The ranks are uniform" in status(figure)
 
 
-def test_a_lost_peak_is_seen_by_the_ranks_alone(figure):
+def test_a_lost_mode_is_seen_by_the_ranks_alone(figure):
     figure.show(right=1.0, apart=3.0)
     numbers = figure.numbers()
     assert numbers["gap"] == "0.69"

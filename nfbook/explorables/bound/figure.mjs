@@ -199,7 +199,7 @@ function render({ model, el }) {
       `${setting(m, 2)} and standard deviation ${setting(s, 2)}. Entropy ` +
       `${format(result.entropy, 3)} minus energy ${format(result.energy, 3)} is the bound, ` +
       `${format(result.bound, 3)}. The gap of ${format(result.gap, 3)} above it reaches up to ` +
-      `the log evidence, ${format(result.logEvidence, 3)}.`);
+      `the log-evidence, ${format(result.logEvidence, 3)}.`);
     if (width === 0) return;
     const wide = width >= SIDE_BY_SIDE;
     const left = wide ? Math.round(0.55 * width) : width;
@@ -228,7 +228,7 @@ function render({ model, el }) {
     set(handle, { transform: `translate(${x(m).toFixed(1)},${y(q(m)).toFixed(1)})` });
   }
 
-  // The line of the log evidence never moves: where the gap is wide, the scale below it shrinks.
+  // The line of the log-evidence never moves: where the gap is wide, the scale below it shrinks.
   function drawSum(frame, { energy, bound, logEvidence }) {
     const line = frame.top + 24;
     const range = Math.max(NATS, 1.25 * (logEvidence - Math.min(-energy, bound)));
@@ -250,7 +250,7 @@ function render({ model, el }) {
     set(arrows.entropy, { d: arrow(beside[0], y(-energy), y(bound)) });
     set(arrows.gap, { d: arrow(beside[1], y(bound), line) });
 
-    // Names keep below the line of the log evidence, whose own name stands above it.
+    // Names keep below the line of the log-evidence, whose own name stands above it.
     const place = (name, x, height, anchor) =>
       set(labels[name], { x, y: Math.max(height, line + 15), "text-anchor": anchor });
     place("energy", first + breadth / 2, y(-energy) + 15, "middle");

@@ -1,4 +1,4 @@
-"""The bridge: what a flow of bounded slope leaves between two peaks."""
+"""The bridge: what a flow of bounded slope leaves between two modes."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ __all__ = ["BridgeExplorable"]
 
 
 class BridgeExplorable(Explorable, module="bridge"):
-    r"""Two peaks on the line, and a flow from noise to data whose slope is bounded.
+    r"""Two modes on the line, and a flow from noise to data whose slope is bounded.
 
-    With the peaks at :math:`\pm a`, their width s and K layers, each of which has a slope of at
+    With the modes at :math:`\pm a`, their width s and K layers, each of which has a slope of at
     most 2, the data have the distribution function F of an even mixture of
     :math:`\mathcal{N}(\pm a, s^2)`, and the flow is
 

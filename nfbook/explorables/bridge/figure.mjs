@@ -1,4 +1,4 @@
-// Two peaks, and what a flow of bounded slope leaves between them: a bridge.
+// Two modes, and what a flow of bounded slope leaves between them: a bridge.
 
 import {
   area, assign, axes, clamp, clipped, curve, draggable, format, frameOf, group, html, key,
@@ -144,8 +144,8 @@ function render({ model, el }) {
     show: (x) => ({ short: setting(x, digits), long: `${words} ${setting(x, digits)}` }) });
   const sliders = {
     layers: control("layers", "K", "number of layers", 0),
-    peaks: control("peaks", "a", "distance of a peak from zero", 2),
-    width: control("width", "s", "width of the peaks", 2),
+    peaks: control("peaks", "a", "distance of a mode from zero", 2),
+    width: control("width", "s", "width of the modes", 2),
   };
   const choice = radios({ words: ["linear", "logarithmic"],
     input: (scale) => assign(model, { scale }) });
@@ -158,12 +158,12 @@ function render({ model, el }) {
       key("whole nfbook-dashed", "data, and the exact map to them"),
       key("variational nfbook-solid", "the flow and its density")),
     picture,
-    html("p", { class: "nfbook-hint" }, "Drag the ring: sideways to move the peaks, upwards to " +
+    html("p", { class: "nfbook-hint" }, "Drag the ring: sideways to move the modes, upwards to " +
       "make them narrower. The grey band is the gap, and both tinted areas are the flow's " +
       "probability there."),
     html("div", { class: "nfbook-controls" },
       group("The flow: K layers of slope 2 at most", "variational", sliders.layers.node),
-      group("The data: two peaks at ±a of width s", "data", sliders.peaks.node,
+      group("The data: two modes at ±a of width s", "data", sliders.peaks.node,
         sliders.width.node),
       group("The scale of the densities", "data", choice.node)),
     numbers.node, status);
@@ -186,7 +186,7 @@ function render({ model, el }) {
     const words = inWords(result);
     if (status.textContent !== words) status.textContent = words;
     picture.setAttribute("aria-label", `A flow of ${values.layers} layers, with the largest ` +
-      `slope ${result.slope}, and the density that it makes beside that of data with peaks at ` +
+      `slope ${result.slope}, and the density that it makes beside that of data with modes at ` +
       `plus and minus ${setting(values.peaks, 2)}, of width ${setting(values.width, 2)}, on a ` +
       `${values.scale} scale. ${words}`);
     if (width === 0) return;

@@ -16,7 +16,7 @@ class CoinExplorable(Explorable, module="coin"):
     .. math:: p(\mathbf{X}) = \frac{B(a + h, b + t)}{B(a, b)}.
 
     `nfbook.bayes.BetaBernoulli` computes the same in Python. Curves, MAP, posterior mean, MLE
-    and log evidence move with the values; in a live session they can be read and set here.
+    and log-evidence move with the values; in a live session they can be read and set here.
 
     Attributes:
         prior_a: The prior's :math:`a`, from 0.1 to 20.

@@ -110,7 +110,7 @@ function render({ model, el }) {
     ["map", "MAP", "●", "nfbook-posterior-text"],
     ["mean", "posterior mean", "◆", "nfbook-posterior-text"],
     ["mle", "MLE", "▲", "nfbook-likelihood-text"],
-    ["evidence", "log evidence"]);
+    ["evidence", "log-evidence"]);
 
   const root = html("div", { class: "nfbook-figure nfbook-coin" },
     html("p", { class: "nfbook-legend" }, key("prior", "prior"),
@@ -147,7 +147,7 @@ function render({ model, el }) {
       `${plural(heads, "head", "heads")} and ${plural(tails, "tail", "tails")}. MAP ${mapText}, ` +
       `posterior mean ${format(result.mean, 3)}, ` +
       `${result.mle === null ? "no MLE" : `MLE ${format(result.mle, 3)}`}, ` +
-      `log evidence ${format(result.logEvidence, 3)}.`);
+      `log-evidence ${format(result.logEvidence, 3)}.`);
     if (width === 0) return;
 
     const high = 1.12 * Math.max(...Object.values(shapes).map((shape) => visiblePeak(...shape)));

@@ -135,7 +135,7 @@ function render({ model, el }) {
   };
   const choice = radios({ words: Object.keys(MASKS), input: (mask) => assign(model, { mask }) });
   const numbers = numberTable(["base", "log p(z₀)"], ["ladj", "log-determinant", "−"],
-    ["density", "log density here", "="], ["truth", "log π, the two moons"]);
+    ["density", "log-density here", "="], ["truth", "log π, the two moons"]);
   const status = html("p", { role: "status", class: "nfbook-status" });
 
   const root = html("div", { class: "nfbook-figure nfbook-coupling" },
@@ -170,7 +170,7 @@ function render({ model, el }) {
     if (status.textContent !== words) status.textContent = words;
     picture.setAttribute("aria-label", `The point ${setting(z1, 2)}, ${setting(z2, 2)} of the ` +
       `noise after ${setting(layers, 2)} of ${LENGTH} layers, masks: ${mask}. It lies at ` +
-      `${point.map((x) => format(x, 2)).join(", ")}, where the log density is ` +
+      `${point.map((x) => format(x, 2)).join(", ")}, where the log-density is ` +
       `${format(density, 2)}.`);
     if (width === 0) return;
     const wide = width >= SIDE_BY_SIDE;
@@ -226,7 +226,7 @@ function render({ model, el }) {
     heights.cut(frame);
     stepsGrid.replaceChildren(...axes(frame,
       { title: "layers", ticks: values.map((_, k) => [x(k), `${k}`]) },
-      { title: "log density (nats)", ticks: ticks(floor, top)
+      { title: "log-density (nats)", ticks: ticks(floor, top)
         .map(([nats, text]) => [y(nats), text]) }));
     set(lines.truth, { d: `M${x(0)},${y(truth).toFixed(1)}H${x(LENGTH)}` });
     set(lines.density, { d: `M${values.map((value, k) =>

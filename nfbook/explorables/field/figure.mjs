@@ -217,7 +217,7 @@ function render({ model, el }) {
     if (status.textContent !== words) status.textContent = words;
     picture.setAttribute("aria-label", `The field "${name}" at time ${setting(t, 2)}, beside K = ` +
       `${K}. The particle that started at ${setting(start, 2)} is at ` +
-      `${format(field.at(start, t), 3)}. Its log density was ${format(result.base, 3)}; minus ` +
+      `${format(field.at(start, t), 3)}. Its log-density was ${format(result.base, 3)}; minus ` +
       `the integral of the slope, ${format(result.integral, 3)}, it is ` +
       `${format(result.density, 3)}. ${words}`);
     if (width === 0) return;

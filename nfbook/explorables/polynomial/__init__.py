@@ -15,7 +15,7 @@ class PolynomialExplorable(Explorable, module="polynomial"):
     has the standard deviation 0.6, and every weight the prior :math:`\mathcal{N}(0, \tau^2)`.
 
     `nfbook.bayes.LinearRegression` computes the same in Python. The mean and the central 95 % of
-    the predictive, fit, log Occam factor and log evidence move with the values.
+    the predictive, fit, log Occam factor and log-evidence move with the values.
 
     Attributes:
         degree: The degree k of the polynomial, from 0 to 16.

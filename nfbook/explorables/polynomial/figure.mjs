@@ -62,7 +62,7 @@ function backward(L, b) {
   return x;
 }
 
-// The posterior under the prior N(0, width²) for every weight: its mean, the log evidence as fit
+// The posterior under the prior N(0, width²) for every weight: its mean, the log-evidence as fit
 // plus log Occam factor, and the predictive, { mean, deviation }, at any u.
 export function regression(degree, width) {
   const size = degree + 1;
@@ -115,7 +115,7 @@ function render({ model, el }) {
       show: (x) => ({ short: setting(x, 1), long: `prior width ${setting(x, 1)}` }) }),
   };
   const numbers = numberTable(["fit", "fit"], ["occam", "log Occam factor", "+"],
-    ["evidence", "log evidence", "="]);
+    ["evidence", "log-evidence", "="]);
   const root = html("div", { class: "nfbook-figure nfbook-polynomial" },
     html("p", { class: "nfbook-legend" },
       key("posterior", "mean of the predictive, with its central 95 %")),
@@ -139,7 +139,7 @@ function render({ model, el }) {
     picture.setAttribute("aria-label", `Waiting time against duration of 272 eruptions, with a ` +
       `polynomial of degree ${degree} under a prior of width ${setting(priorWidth, 1)}. ` +
       `Fit ${format(result.fit, 2)} plus log Occam factor ${format(result.logOccam, 2)} is the ` +
-      `log evidence, ${format(result.logEvidence, 2)}.`);
+      `log-evidence, ${format(result.logEvidence, 2)}.`);
     if (width === 0) return;
 
     const frame = frameOf(picture, width, HEIGHT, MARGIN);

@@ -8,7 +8,7 @@ __all__ = ["RanksExplorable"]
 
 
 class RanksExplorable(Explorable, module="ranks"):
-    r"""A posterior that is known, and one that is shifted, widened or loses a peak.
+    r"""A posterior that is known, and one that is shifted, widened or loses a mode.
 
     The exact posterior is a mixture of two Gaussians of width 1 with equal weights, at :math:`\pm
     a`, and q has the weights :math:`1 - w` and w, the width s and the shift :math:`\delta`:
@@ -24,10 +24,10 @@ class RanksExplorable(Explorable, module="ranks"):
     read and set here.
 
     Attributes:
-        apart: Half of the distance between the peaks, a, from 0 to 3.
+        apart: Half of the distance between the components, a, from 0 to 3.
         shift: The shift :math:`\delta`, from -2 to 2.
         width: The width s, from 0.4 to 2.5.
-        right: The weight w of the right peak in q, from 0 to 1.
+        right: The weight w of the right component in q, from 0 to 1.
 
     Raises:
         TypeError: A value is no number.

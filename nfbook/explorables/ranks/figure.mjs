@@ -116,8 +116,8 @@ const RANGES = {
   width: { min: 0.4, max: 2.5, step: 0.05 }, right: { min: 0, max: 1, step: 0.05 },
 };
 const NAMES = Object.keys(RANGES);
-const LONG = { apart: "half of the distance between the peaks", shift: "shift of q",
-  width: "width of q", right: "weight of the right peak in q" };
+const LONG = { apart: "half of the distance between the components", shift: "shift of q",
+  width: "width of q", right: "weight of the right component in q" };
 const SHORT = { apart: "apart", shift: "shift", width: "width", right: "right" };
 
 function render({ model, el }) {
