@@ -207,11 +207,20 @@ class KeepPercent(SphinxPostTransform):
     formats = ("html",)
 
     def run(self, **options: Any) -> None:
-        """Change the page's text in place; the number may be a formula that stands before it."""
+        """Change the page's text in place."""
         for text in list(self.document.findall(nodes.Text)):
-            if re.search(r"(?:^|\d) %", text) and not isinstance(text.parent, VERBATIM):
-                tied = re.sub(r"(^|\d) %", "\\1\N{NO-BREAK SPACE}%", text)
-                text.parent.replace(text, nodes.Text(tied))
+            if " %" in text and not isinstance(text.parent, VERBATIM):
+                text.parent.replace(text, nodes.Text(keep_percent(text)))
+
+
+def keep_percent(text: str) -> str:
+    r"""Return the text with no break before a per cent sign; a formula may stand before the text.
+
+    Example:
+        >>> keep_percent("hold 95 % of it")
+        'hold 95\xa0% of it'
+    """
+    return re.sub(r"(^|\d) %", "\\1\N{NO-BREAK SPACE}%", text)
 
 
 def drop_repeated_scripts(
