@@ -241,6 +241,14 @@ def drop_repeated_scripts(
     context["script_files"] = kept
 
 
+def move_space(
+    app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any
+) -> None:
+    """Put the space before a solution's link, where sphinx-exercise has it inside, underlined."""
+    body = context.get("body", "")
+    context["body"] = re.sub(r"(Solution to)(<a [^>]*>) ", r"\1 \2", body)
+
+
 def add_explorables(
     app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any
 ) -> None:
@@ -310,6 +318,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.setup_extension("links")
     app.connect("config-inited", name_repository, priority=100)
     app.connect("html-page-context", add_explorables)
+    app.connect("html-page-context", move_space)
     app.connect("html-page-context", drop_repeated_scripts, priority=999)
     app.connect("build-finished", write_explorables)
     # The theme and Sphinx copy their files while the build finishes.
