@@ -241,12 +241,17 @@ def drop_repeated_scripts(
     context["script_files"] = kept
 
 
-def move_space(
+def name_solutions(
     app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any
 ) -> None:
-    """Put the space before a solution's link, where sphinx-exercise has it inside, underlined."""
+    """Mend the links of solutions: a space begins them, and their apostrophes are straight."""
+
+    def mended(found: re.Match[str]) -> str:
+        words = found["words"].replace("&#39;", "’").replace("'", "’")
+        return f"Solution to {found['link']}{words}"
+
     body = context.get("body", "")
-    context["body"] = re.sub(r"(Solution to)(<a [^>]*>) ", r"\1 \2", body)
+    context["body"] = re.sub(r"Solution to(?P<link><a [^>]*>) (?P<words>[^<]*)", mended, body)
 
 
 def add_explorables(
@@ -318,7 +323,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.setup_extension("links")
     app.connect("config-inited", name_repository, priority=100)
     app.connect("html-page-context", add_explorables)
-    app.connect("html-page-context", move_space)
+    app.connect("html-page-context", name_solutions)
     app.connect("html-page-context", drop_repeated_scripts, priority=999)
     app.connect("build-finished", write_explorables)
     # The theme and Sphinx copy their files while the build finishes.
