@@ -13,7 +13,7 @@
 
 On every page it also drops a script that would otherwise stand there twice, and on pages with an
 interactive figure it adds the scripts of that figure. Of the theme's two thousand icons it keeps
-those that the book shows.
+those that the book shows. No line ends between a number and its per cent sign.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from docutils import nodes
 from pages import ROOT, Page, pages
 from sphinx.application import Sphinx
 from sphinx.config import Config
+from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util.docutils import SphinxDirective
 
 from nfbook.explorables import static_scripts
@@ -87,13 +88,13 @@ class Chapters(SphinxDirective):
             "Download": f"{top}_sources/{source}",
         }
         links = "".join(f'<a href="{escape(link)}">{way}</a>' for way, link in ways.items())
-        title = escape(page.title.replace("'", "’"))
+        title, question = (escape(text.replace("'", "’")) for text in (page.title, page.question))
         picture = page.picture and (
             f'<img src="{top}{page.picture.path}" alt="{escape(page.picture.alt)}" loading="lazy">'
         )
         return (
             f'<div class="chapter">{picture or ""}<h3><a href="{here}">{number}. {title}</a>'
-            f'</h3><p>{escape(page.question)}</p><div class="ways">{links}</div></div>'
+            f'</h3><p>{question}</p><div class="ways">{links}</div></div>'
         )
 
 
@@ -196,6 +197,32 @@ class Benchmarks(Generated):
         return "\n\n".join(parts)
 
 
+VERBATIM = (nodes.literal, nodes.literal_block, nodes.math, nodes.math_block, nodes.raw)
+
+
+class KeepPercent(SphinxPostTransform):
+    """Let no line end between a number and its per cent sign."""
+
+    default_priority = 900
+    formats = ("html",)
+
+    def run(self, **options: Any) -> None:
+        """Change the page's text in place."""
+        for text in list(self.document.findall(nodes.Text)):
+            if " %" in text and not isinstance(text.parent, VERBATIM):
+                text.parent.replace(text, nodes.Text(keep_percent(text)))
+
+
+def keep_percent(text: str) -> str:
+    r"""Return the text with no break before a per cent sign; a formula may stand before the text.
+
+    Example:
+        >>> keep_percent("hold 95 % of it")
+        'hold 95\xa0% of it'
+    """
+    return re.sub(r"(^|\d) %", "\\1\N{NO-BREAK SPACE}%", text)
+
+
 def drop_repeated_scripts(
     app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any
 ) -> None:
@@ -212,6 +239,19 @@ def drop_repeated_scripts(
             kept.append(script)
         seen.add(body or "")
     context["script_files"] = kept
+
+
+def name_solutions(
+    app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any
+) -> None:
+    """Mend the links of solutions: a space begins them, and their apostrophes are straight."""
+
+    def mended(found: re.Match[str]) -> str:
+        words = found["words"].replace("&#39;", "’").replace("'", "’")
+        return f"Solution to {found['link']}{words}"
+
+    body = context.get("body", "")
+    context["body"] = re.sub(r"Solution to(?P<link><a [^>]*>) (?P<words>[^<]*)", mended, body)
 
 
 def add_explorables(
@@ -278,10 +318,12 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("statement-count", StatementCount)
     app.add_directive("run-times", RunTimes)
     app.add_directive("benchmarks", Benchmarks)
+    app.add_post_transform(KeepPercent)
     app.setup_extension("folding")
     app.setup_extension("links")
     app.connect("config-inited", name_repository, priority=100)
     app.connect("html-page-context", add_explorables)
+    app.connect("html-page-context", name_solutions)
     app.connect("html-page-context", drop_repeated_scripts, priority=999)
     app.connect("build-finished", write_explorables)
     # The theme and Sphinx copy their files while the build finishes.

@@ -48,9 +48,15 @@ globalThis.nfbookFormulas = (() => {
       .replace(/\\[a-zA-Z]+/g, "x")
       .replace(/[\s{}^_]/g, "").length;
 
+  // MathJax takes a sign after a \quad for that of a number, and sets it close to what follows. As
+  // the second line of a sum it needs something before it.
+  const AFTER_SPACE = /(&\s*(?:\\q?quad\s*)+)(?=[+-])/g;
+  const spaced = (tex) => tex.replace(AFTER_SPACE, "$1{}");
+  const unspaced = (tex) => tex.replace(/(\\q?quad\s*)\{\}(?=[+-])/g, "$1");
+
   // A formula's lines: [cells before the reason, reason].
   function lines(tex) {
-    let body = tex.trim();
+    let body = unspaced(tex.trim());
     for (const name of ["split", "aligned", "gathered"]) {
       const around = body.match(`^\\\\begin\\{${name}\\}([^]*)\\\\end\\{${name}\\}$`);
       if (around && !around[1].includes(`\\begin{${name}}`)) body = around[1].trim();
@@ -109,7 +115,7 @@ globalThis.nfbookFormulas = (() => {
         : text.textContent.trim().slice(2, -2));
     }
     globalThis.MathJax?.typesetClear?.([box]);
-    text.replaceWith(`\\[${broken(original.get(box), level)}\\]`);
+    text.replaceWith(`\\[${spaced(broken(original.get(box), level))}\\]`);
     box.dataset.level = level;
   }
 
@@ -142,6 +148,9 @@ globalThis.nfbookFormulas = (() => {
 
   function start() {
     const formulas = [...document.querySelectorAll("div.math")];
+    formulas.forEach((box) => box.childNodes.forEach((node) => {
+      if (node.nodeType === Node.TEXT_NODE) node.textContent = spaced(node.textContent);
+    }));
     if (matchMedia("(max-width: 576px)").matches) {
       formulas.filter((box) => box.textContent.includes("&&")).forEach((box) => rewrite(box, 1));
     }

@@ -221,9 +221,9 @@ function render({ model, el }) {
       ...states.flatMap((state, k) =>
         state.map((one, i) => text(format(one, 2), across(i), down(k) + 1))),
       svg("g", { class: "nfbook-axes" },
-        text("pass", 12, 18, "start"),
+        text("pass", 4, 18, "start"),
         ...states[0].map((_, i) => text(name(to, i), across(i), 18)),
-        ...states.map((_, k) => text(k === 0 ? "start" : `${k}`, 12, down(k) + 1, "start"))));
+        ...states.map((_, k) => text(k === 0 ? "start" : `${k}`, 4, down(k) + 1, "start"))));
   }
 
   return redraw(model, NAMES, root, draw);

@@ -116,7 +116,7 @@ function render({ model, el }) {
   // Every node is made once and only moved afterwards.
   const shades = shadePaths("area nfbook-area-variational nfbook-crisp", LEVELS, 0.08, 0.09);
   const lines = path("guide-soft");
-  const kink = path("guide-soft nfbook-dashed");
+  const kink = path("arrow nfbook-dashed"); // it often lies on a line of the grid
   const plane = clipped(...shades, lines, kink);
   const arrows = { w: path("arrow"), u: path("arrow"), v: path("guide-soft") };
   const rings = { w: ring("variational"), u: ring("variational") };
@@ -147,7 +147,8 @@ function render({ model, el }) {
   const root = html("div", { class: "nfbook-figure nfbook-planar" },
     html("p", { class: "nfbook-legend" },
       key("variational nfbook-solid", "what the layer does along w"),
-      key("guide-soft", "lines of a square grid after the layer")),
+      key("guide-soft", "lines of a square grid after the layer"),
+      key("arrow nfbook-dashed", "where wᵀz + b = 0")),
     picture,
     html("p", { class: "nfbook-hint" }, "Drag the rings at the ends of w and u, or use the " +
       "sliders. The stronger the colour, the higher the density after the layer."),
