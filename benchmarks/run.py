@@ -49,6 +49,7 @@ NAMES = (
     "vae_step",
     "vae_growth",
     "image_loaders",
+    "encoders",
     "nf_vae",
 )
 PACKAGES = ("torch", "numpy", "scikit-learn")
