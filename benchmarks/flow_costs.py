@@ -20,18 +20,22 @@ LENGTHS = {
     "maf": 4,
     "iaf": 4,
     "spline-autoregressive": 4,
+    "nice": 4,
     "realnvp": 4,
     "spline-coupling": 4,
     "planar": 4,
     "radial": 4,
     "sylvester-orthogonal": 4,
     "cnf": 1,
+    "transformer": 4,
 }
+PATCH = 2
 SETTINGS = {
     "D": [4, 8, 16, 32, 64],
     "points": 1000,
     "layers": LENGTHS,
     "hidden layers": [64, 64],
+    "coordinates of a transformer's patch": PATCH,
     "dtype": "float32",
     "cores": 1,
 }
@@ -42,12 +46,14 @@ LOOKS = {
     "maf": ("prior", "s"),
     "iaf": ("data", "D"),
     "spline-autoregressive": ("prior", "^"),
+    "nice": ("estimate", "X"),
     "realnvp": ("estimate", "v"),
     "spline-coupling": ("estimate", "<"),
     "planar": ("posterior", ">"),
     "radial": ("posterior", "P"),
     "sylvester-orthogonal": ("variational", "p"),
     "cnf": ("muted", "*"),
+    "transformer": ("prior", "h"),
 }
 ALT = (
     "Two plots with logarithmic axes, of the time for the densities of 1,000 points and for 1,000 "
@@ -81,7 +87,10 @@ def _runs(dim: int) -> dict[str, Any]:
 def _flow(name: str, dim: int) -> Flow:
     """Return a flow that bends, since the roots of a new one, which does not, are found at once."""
     generator = torch.Generator().manual_seed(0)
-    flow = FAMILIES[name](dim, 0, LENGTHS[name], SETTINGS["hidden layers"], generator=generator)
+    options = {"patch": PATCH} if name == "transformer" else {}
+    flow = FAMILIES[name](
+        dim, 0, LENGTHS[name], SETTINGS["hidden layers"], **options, generator=generator
+    )
     with torch.no_grad():
         for parameter in flow.parameters():
             parameter += 0.1 / dim**0.5 * torch.randn(parameter.shape, generator=generator)

@@ -81,6 +81,13 @@ class Memory:
     Attributes:
         turn: How many tokens went through the network.
         pasts: For each block the keys and values, see `CausalAttention.forward`.
+
+    Example:
+        >>> network, x = CausalTransformer(6, 2, patch=2), torch.zeros(5, 6)
+        >>> memory = Memory(network)
+        >>> turns = [network(x, memory=memory) for _ in range(3)]
+        >>> torch.allclose(torch.cat(turns, -2), network(x), atol=1e-6)
+        True
     """
 
     def __init__(self, network: CausalTransformer) -> None:
@@ -174,13 +181,6 @@ class CausalTransformer(nn.Module):
 
         Returns:
             `(*, D, P)`; in a turn `(*, D / T, P)`, those of the next patch.
-
-        Example:
-            >>> network, x = CausalTransformer(6, 2, patch=2), torch.zeros(5, 6)
-            >>> memory = Memory(network)
-            >>> turns = [network(x, memory=memory) for _ in range(3)]
-            >>> torch.allclose(torch.cat(turns, -2), network(x), atol=1e-6)
-            True
         """
         patches = x.unflatten(-1, (-1, self.patch))
         first = self.first.expand(*patches.shape[:-2], 1, -1)

@@ -49,7 +49,7 @@ NEXT_VISIT = 200_000
 DRAWN = ["brokenImages", "unrendered", "formulaErrors", "explorables", "drawnExplorables"]
 FACTS = [*DRAWN, "formulas", "numbered", "prose", "ids", "links", "imagesWithoutAlt", "icons"]
 FACTS += ["missingIcons", "searchBoxes", "faint", "faces", "paleCaptions", "headings", "bells"]
-FACTS += ["ledgerRows", "chapterCards", "sections"]
+FACTS += ["ledgerRows", "chapterCards", "sections", "otherSizes"]
 NARROW = ["cutOff", "widthOfPage", "widthOfWindow", "ledgerRows"]
 
 
@@ -232,6 +232,11 @@ def test_a_deeper_heading_is_smaller_and_no_heavier(visit: Callable[..., Visit],
     for (size, weight), (deeper_size, deeper_weight) in pairwise(headings):
         assert deeper_size < size
         assert deeper_weight <= weight
+
+
+@each_page
+def test_optional_text_is_as_large_as_the_rest(visit: Callable[..., Visit], name: str):
+    assert visit(name).facts["otherSizes"] == []
 
 
 @each_page

@@ -105,6 +105,11 @@ async (wanted) => {
     paleCaptions: () => all("figcaption", article)
       .filter((e) => getComputedStyle(e).fontWeight !== "400" || getComputedStyle(e).color !== getComputedStyle(article).color)
       .map((e) => e.textContent.trim().slice(0, 40)),
+    // Paragraphs of the text that are larger or smaller than those of the page's own level.
+    otherSizes: () => all("section > p, section.optional p", article)
+      .filter((e) => !e.closest("aside, .admonition, .cell, .chapter, figure, table, .nfbook-explorable"))
+      .filter((e) => getComputedStyle(e).fontSize !== getComputedStyle(article).fontSize)
+      .map((e) => `${getComputedStyle(e).fontSize}: ${e.textContent.trim().slice(0, 40)}`),
     headings: () => ["h1", "h2", "h3"].map((name) => article.querySelector(name)).filter(Boolean)
       .map((e) => [parseFloat(getComputedStyle(e).fontSize), Number(getComputedStyle(e).fontWeight)]),
     bells: () => all(".proof > .admonition-title")
