@@ -28,9 +28,9 @@ class TransformerFlow(Flow):
         (\mathbf{m}_t, \mathbf{s}_t) = h_t(\mathbf{y}_1, \dots, \mathbf{y}_{t-1}, \mathbf{c}).
 
     Every second layer takes the patches from the last to the first. `log_prob` takes one pass
-    through each network. Sampling takes one turn for each patch, together the arithmetic of about
-    one pass. The paper makes the layers of images
-    much larger, adds noise to its data, and takes it from the samples; the layers are the same.
+    through each network. Sampling takes one turn for each patch, and all turns together take the
+    arithmetic of about one pass. The paper makes the layers of images much larger, adds noise to
+    its data, and takes it from the samples; the layers are the same.
 
     Arguments:
         features: The dimension D.

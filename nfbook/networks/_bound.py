@@ -94,7 +94,7 @@ class Snapshot(EqualByParts):
                 self.tensors[name] = parameter.clone()
 
     def __call__(self, *inputs: Any, **more: Any) -> Any:
-        """Call the module."""
+        """Call the module, with what else it takes in this call by name."""
         named = self.named | more
         with own_parameters():
             return functional_call(self.module, self.tensors, (*inputs, *self.last), named)

@@ -50,14 +50,13 @@ class CausalAttention(nn.Module):
 
         Arguments:
             tokens: All tokens; with a past, those that follow it.
-            past: The keys and values of the tokens before, `(2, *, heads, S, d)` in each call that
-                brought S of them. Those of the new tokens are appended.
+            past: The keys and values of the tokens before: one tensor `(2, *, heads, S, d)` for
+                each call, which brought S of them. That of the new tokens is appended.
         """
         split = self.queries_keys_values(tokens).unflatten(-1, (3, self.heads, -1))
-        queries, *known = split.movedim(-3, 0).transpose(-2, -3)  # each (*, heads, T, d)
-        keys, values = known
+        queries, keys, values = split.movedim(-3, 0).transpose(-2, -3)  # each (*, heads, T, d)
         if past is not None:
-            past.append(torch.stack(known))
+            past.append(torch.stack([keys, values]))
             keys, values = torch.cat(past, -2)
         # Not torch's fused attention: on a CPU it has no second derivatives.
         scores = queries @ keys.mT / math.sqrt(keys.shape[-1])
