@@ -250,8 +250,8 @@ def name_solutions(
         words = found["words"].replace("&#39;", "’").replace("'", "’")
         return f"Solution to {found['link']}{words}"
 
-    body = context.get("body", "")
-    context["body"] = re.sub(r"Solution to(?P<link><a [^>]*>) (?P<words>[^<]*)", mended, body)
+    if body := context.get("body"):
+        context["body"] = re.sub(r"Solution to(?P<link><a [^>]*>) (?P<words>[^<]*)", mended, body)
 
 
 def add_explorables(

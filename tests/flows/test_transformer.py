@@ -70,6 +70,17 @@ def test_each_turn_evaluates_one_token():
     assert seen == [1, 1, 1]
 
 
+def test_turns_have_first_and_second_derivatives():
+    conditional = network(context=3)
+
+    def in_turns(y, context):
+        return PatchAutoregressive(conditional, ScaleAndShift(), context).inv.call_and_ladj(y)
+
+    given = rand(2, 6).requires_grad_(), rand(2, 3, seed=1).requires_grad_()
+    assert torch.autograd.gradcheck(in_turns, given)
+    assert torch.autograd.gradgradcheck(in_turns, given)
+
+
 @pytest.mark.parametrize("patch", [1, 2, 3, 6])
 def test_patches_of_any_size(patch):
     flow = TransformerFlow(

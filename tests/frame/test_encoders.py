@@ -74,6 +74,18 @@ def test_the_best_bound_lies_between_others_and_the_evidence(plane):
         assert (best >= plane.bound(mean, (factor * std).log()) - 0.01).all()
 
 
+def test_a_search_from_the_mean_alone_may_end_too_low():
+    """As it does for these two test images, where a start at the mode leads higher."""
+    plane = encoders.Plane(encoders.digits()[2][[139, 186]])
+    mean, std = moments(plane)
+    mode = plane.z[plane.log_joint.argmax(1)]
+    each = torch.stack(
+        [plane._climbed(mean, std.log(), 300), plane._climbed(mode, std.log() - 0.7, 300)]
+    )
+    assert (each[1] - each[0] > 0.3).all()
+    assert torch.equal(plane.best_bound(), each[1])
+
+
 def test_a_dense_encoder_of_shuffled_pixels_is_one_of_images():
     """With the columns of its first weights in that order: so the control's hypothesis holds."""
     make = encoders.ENCODERS["three dense layers"]
