@@ -7,7 +7,7 @@ from nfbook.networks.feedforward import Dense, Feedforward, Gated, Maxout
 from nfbook.networks.masked import BoundMaskedMLP, MaskedLinear, MaskedMLP
 from nfbook.networks.mlp import MLP
 from nfbook.networks.parameters import ConditionalParameters
-from nfbook.networks.transformer import CausalAttention, CausalTransformer
+from nfbook.networks.transformer import CausalAttention, CausalTransformer, Memory
 
 __all__ = [
     "MLP",
@@ -25,5 +25,6 @@ __all__ = [
     "MaskedLinear",
     "MaskedMLP",
     "Maxout",
+    "Memory",
     "Snapshot",
 ]

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from nfbook._checks import check_type
-from nfbook.networks import CausalTransformer, Snapshot
-from nfbook.networks.transformer import Memory
+from nfbook.networks import CausalTransformer, Memory, Snapshot
 from nfbook.transforms.base import Transform
 from nfbook.transforms.univariate import Univariate
 

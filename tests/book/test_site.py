@@ -49,7 +49,7 @@ NEXT_VISIT = 200_000
 DRAWN = ["brokenImages", "unrendered", "formulaErrors", "explorables", "drawnExplorables"]
 FACTS = [*DRAWN, "formulas", "numbered", "prose", "ids", "links", "imagesWithoutAlt", "icons"]
 FACTS += ["missingIcons", "searchBoxes", "faint", "faces", "paleCaptions", "headings", "bells"]
-FACTS += ["ledgerRows", "chapterCards", "sections", "otherSizes"]
+FACTS += ["ledgerRows", "chapterCards", "sections", "otherSizes", "partedPercents"]
 NARROW = ["cutOff", "widthOfPage", "widthOfWindow", "ledgerRows"]
 
 
@@ -237,6 +237,17 @@ def test_a_deeper_heading_is_smaller_and_no_heavier(visit: Callable[..., Visit],
 @each_page
 def test_optional_text_is_as_large_as_the_rest(visit: Callable[..., Visit], name: str):
     assert visit(name).facts["otherSizes"] == []
+
+
+@each_page
+def test_no_line_ends_before_a_per_cent_sign(visit: Callable[..., Visit], name: str):
+    assert visit(name).facts["partedPercents"] == []
+
+
+@each_page
+def test_solutions_are_named_as_their_exercises_are(visit: Callable[..., Visit], name: str):
+    named = re.findall(r"Solution to.+", visit(name).facts["prose"])
+    assert [line for line in named if "'" in line or not line.startswith("Solution to ")] == []
 
 
 @each_page

@@ -10,8 +10,7 @@ from families import spread
 from torch.nn import functional
 
 from nfbook.flows import TransformerFlow
-from nfbook.networks import MLP, CausalAttention, CausalTransformer
-from nfbook.networks.transformer import Memory
+from nfbook.networks import MLP, CausalAttention, CausalTransformer, Memory
 from nfbook.transforms import Additive, PatchAutoregressive, ScaleAndShift
 
 F64 = torch.float64

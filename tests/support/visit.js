@@ -105,6 +105,10 @@ async (wanted) => {
     paleCaptions: () => all("figcaption", article)
       .filter((e) => getComputedStyle(e).fontWeight !== "400" || getComputedStyle(e).color !== getComputedStyle(article).color)
       .map((e) => e.textContent.trim().slice(0, 40)),
+    // Numbers that a line's end may part from their per cent sign.
+    partedPercents: () => all("p, li, figcaption, td", article)
+      .filter((e) => !e.closest(".nfbook-explorable"))
+      .flatMap((e) => e.textContent.match(/.{0,30}\d %/g) ?? []),
     // Paragraphs of the text that are larger or smaller than those of the page's own level.
     otherSizes: () => all("section > p, section.optional p", article)
       .filter((e) => !e.closest("aside, .admonition, .cell, .chapter, figure, table, .nfbook-explorable"))
