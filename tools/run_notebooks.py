@@ -162,7 +162,8 @@ def tidy(notebook: nbformat.NotebookNode) -> None:
 
 def rounded(seconds: float) -> int:
     """Return a time for print: up to the next 5 s, so that it is stable and never too low."""
-    return 5 * math.ceil(seconds / 5)
+    # Of what is stored, which has one decimal.
+    return 5 * math.ceil(round(seconds, 1) / 5)
 
 
 def set_run_line(notebook: nbformat.NotebookNode, seconds: float) -> None:
