@@ -18,14 +18,13 @@ the number of comparisons of that kind, which is four: two dense encoders, two d
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 
 import torch
-from image_loaders import signs_test
+from image_loaders import paired
 from stopwatch import compare, milliseconds, seconds_of_first_call, spread, take_turns
 from torch import Tensor, nn
 from torch.distributions import Independent, Normal
@@ -307,12 +306,7 @@ def compared(
     one: list[dict[str, float]], other: list[dict[str, float]], what: str
 ) -> dict[str, float]:
     """Return the mean of the second less the first, its standard error, and the p-value."""
-    differences = [b[what] - a[what] for a, b in zip(one, other, strict=True)]
-    return {
-        "mean": statistics.mean(differences),
-        "standard error": statistics.stdev(differences) / math.sqrt(len(differences)),
-        "p": signs_test(differences),
-    }
+    return paired([b[what] - a[what] for a, b in zip(one, other, strict=True)])
 
 
 def table(result: dict[str, Any]) -> str:

@@ -237,13 +237,16 @@ def measure() -> dict[str, Any]:
 
 
 def _compared(found: dict[str, list[float]], one: str, other: str) -> dict[str, float]:
-    """Return the mean difference in percent, its standard error, and the p-value."""
+    """Return how two groups of accuracies differ in pairs, in percent."""
     differences = [100 * (a - b) for a, b in zip(found[one], found[other], strict=True)]
-    error = statistics.stdev(differences) / math.sqrt(len(differences))
+    return {**paired(differences), "largest": max(map(abs, differences))}
+
+
+def paired(differences: list[float]) -> dict[str, float]:
+    """Return the mean of differences in pairs, its standard error, and the p-value."""
     return {
         "mean": statistics.mean(differences),
-        "standard error": error,
-        "largest": max(map(abs, differences)),
+        "standard error": statistics.stdev(differences) / math.sqrt(len(differences)),
         "p": signs_test(differences),
     }
 
