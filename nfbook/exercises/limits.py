@@ -128,11 +128,12 @@ EXERCISES = {
         hint="the means of log p differ by D (1 - s²) / 2, and the standard deviation is √(D / 2).",
         mistakes=(
             Mistake(
-                lambda: 998.0,
+                lambda: 1995.0,
                 "this takes the standard deviation of ‖x‖², which is √(2D), but log p has half "
                 "of it, as it has half of the difference.",
             ),
-            Mistake(lambda: 450.0, "this has s for s². The variance enters."),
+            Mistake(lambda: 998.0, "the variance of log p is D / 2, not D."),
+            Mistake(lambda: 450.0, "the means differ by D (1 - s²) / 2, not by D (1 - s)."),
             Mistake(lambda: 498.0, "for D = 498 the difference is still below three deviations."),
             Mistake(
                 lambda: 1800.0,
