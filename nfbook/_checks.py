@@ -29,6 +29,7 @@ __all__ = [
     "check_same_dtype",
     "check_tensor",
     "check_type",
+    "check_vectors",
     "check_widths",
     "check_zero_one",
     "scalar",
@@ -314,6 +315,26 @@ def check_type(name: str, value: object, kind: type | UnionType, wanted: str) ->
     """
     if not isinstance(value, kind):
         raise TypeError(f"{name} must be {wanted}, got {type(value).__name__}")
+
+
+def check_vectors(name: str, value: object, size: int | None = None) -> Tensor:
+    """Return ``value``, which was checked to be a dense tensor `(*, size)`; None for any size.
+
+    No number is looked at, so nothing waits for a device.
+
+    Example:
+        >>> check_vectors("z", torch.zeros(5, 2), 3)
+        Traceback (most recent call last):
+        ...
+        ValueError: z must have shape (*, 3), got (5, 2)
+    """
+    check_type(name, value, Tensor, "a torch.Tensor")
+    assert isinstance(value, Tensor)
+    check_dense(name, value)
+    if not value.dim() or size not in (None, value.shape[-1]):
+        wanted = "D" if size is None else size
+        raise ValueError(f"{name} must have shape (*, {wanted}), got {tuple(value.shape)}")
+    return value
 
 
 def check_callable(name: str, value: object) -> None:

@@ -180,6 +180,8 @@ def effective_sample_size(log_w: Tensor) -> Tensor:
     _check_log_values("log_w", log_w)
     if bool(torch.isneginf(log_w).all(dim=0).any()):
         raise ValueError("log_w must hold a weight above zero in every column, got none")
+    # In units of the largest: the logarithms of both sums may be large, and nearly equal.
+    log_w = log_w - log_w.amax(0)
     return torch.exp(2 * torch.logsumexp(log_w, dim=0) - torch.logsumexp(2 * log_w, dim=0))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch.distributions import Distribution, Independent
 from nfbook._checks import check_count, check_distribution, check_generator, check_type
 from nfbook._torch import TorchDispatchMode
 
-__all__ = ["draw", "draw_and_log_prob", "gaussian_noise", "source_device"]
+__all__ = ["draw", "draw_and_log_prob", "gaussian_noise", "log_density", "source_device"]
 
 
 def source_device(generator: torch.Generator | None, device: torch.device) -> torch.device:
@@ -148,6 +149,33 @@ def draw_and_log_prob(
             return z, log_q.flatten(log_q.ndim - events).sum(-1) if events else log_q
     z = draw(distribution, shape, generator=generator, reparametrised=reparametrised)
     return z, distribution.log_prob(z)
+
+
+def log_density(distribution: Distribution, z: Tensor) -> Tensor:
+    """Return the log density, which is minus infinity where the distribution cannot be.
+
+    Torch raises an error there, or returns NaN: so the density is taken at a draw instead.
+
+    Example:
+        >>> from torch.distributions import Uniform
+        >>> log_density(Uniform(0.0, 1.0), torch.tensor([0.5, 2.0]))
+        tensor([0., -inf])
+    """
+    try:
+        support = distribution.support
+    except NotImplementedError:  # a distribution of one's own need not know its support
+        support = None
+    if support is None:
+        return distribution.log_prob(z)
+    inside: Tensor = support.check(z)
+    if bool(inside.all()):
+        return distribution.log_prob(z)
+    events = len(distribution.event_shape)
+    sample_shape = tuple(z.shape[: z.ndim - events - len(distribution.batch_shape)])
+    somewhere = draw(distribution, sample_shape, generator=torch.Generator().manual_seed(0))
+    there = inside.reshape(*inside.shape, *[1] * events)
+    log_density: Tensor = distribution.log_prob(torch.where(there, z, somewhere))
+    return torch.where(inside, log_density, -math.inf)
 
 
 def _check(distribution: object, shape: object, generator: object) -> None:

@@ -17,7 +17,7 @@ from nfbook._checks import (
 )
 from nfbook.estimators import JointModel, check_joint_model, check_proposal, likelihood_of
 from nfbook.progress import progress_bar
-from nfbook.sampling import draw, draw_and_log_prob, source_device
+from nfbook.sampling import draw, draw_and_log_prob, log_density, source_device
 
 # How many numbers are drawn at a time.
 PIECE = 2**20
@@ -69,7 +69,7 @@ def joint_ranks(
             check_proposal(model, one_x, q, "posterior(x)")
             missing = one_x.shape[: 1 - len(q.batch_shape)]
             draws, log_q = draw_and_log_prob(q, (num_draws, *missing), generator=generator)
-            true_log_q = q.log_prob(true_z)
+            true_log_q = log_density(q, true_z)
             truth = _statistics(one_x, true_z.unsqueeze(0), true_log_q.unsqueeze(0), score, name)
             drawn = _statistics(one_x, draws, log_q, score, name)
             ranks.append(_rank(truth, drawn, generator))

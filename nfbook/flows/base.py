@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from nfbook._checks import check_context, check_count, check_dense, check_generator, check_type
+from nfbook._checks import check_context, check_count, check_generator, check_vectors
 from nfbook.flows.distribution import FlowDistribution, StandardNormal
 from nfbook.networks import ConditionalParameters
 from nfbook.transforms.base import Transform
@@ -99,11 +99,7 @@ class Flow(nn.Module, ABC):
         check_context(context, self.context)
         if context is None:
             return
-        check_type("context", context, Tensor, "a torch.Tensor")
-        check_dense("context", context)
-        if not context.shape or context.shape[-1] != self.context:
-            wanted = f"(*, {self.context})"
-            raise ValueError(f"context must have shape {wanted}, got {tuple(context.shape)}")
+        check_vectors("context", context, self.context)
         if context.dtype != like.dtype:
             raise TypeError(
                 f"context must have the flow's dtype, {like.dtype}, got {context.dtype}"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 
-from nfbook._checks import check_count, check_dense, check_generator, check_type
+from nfbook._checks import check_count, check_generator, check_type, check_vectors
 from nfbook.sampling import draw
 from nfbook.transforms.base import Compose, Transform
 
@@ -73,7 +73,13 @@ class StandardNormal(Distribution):
         return torch.randn(shape, generator=generator, dtype=like.dtype, device=like.device)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        r"""Return :math:`-\tfrac12 \|\mathbf{z}\|^2 - \tfrac{D}{2} \log 2 \pi`."""
+        r"""Return :math:`-\tfrac12 \|\mathbf{z}\|^2 - \tfrac{D}{2} \log 2 \pi`.
+
+        Raises:
+            TypeError: The value is no dense tensor.
+            ValueError: It has another size than D.
+        """
+        check_vectors("value", value, self.event_shape[0])
         constant = 0.5 * self.event_shape[0] * math.log(2 * math.pi)
         log_density = -0.5 * value.square().sum(-1) - constant
         return log_density.expand(torch.broadcast_shapes(log_density.shape, self.batch_shape))
@@ -278,11 +284,8 @@ class FlowDistribution(Distribution):
         return draw(self.base, shape, generator=generator, reparametrised=reparametrised)
 
     def _points(self, y: Tensor) -> Tensor:
-        check_type("value", y, Tensor, "a torch.Tensor")
-        check_dense("value", y)
         features = self.event_shape[0]
-        if not y.shape or y.shape[-1] != features:
-            raise ValueError(f"value must have shape (*, {features}), got {tuple(y.shape)}")
+        check_vectors("value", y, features)
         dtype = getattr(self.base, "like", y).dtype
         if y.dtype != dtype:
             raise TypeError(f"value must have the flow's dtype, {dtype}, got {y.dtype}")

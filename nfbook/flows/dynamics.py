@@ -114,7 +114,16 @@ class TargetedFlow(Flow):
         Arguments:
             state: z and a, `(*, D + A)`, as the flow draws them.
             context: As in the call of the flow.
+
+        Raises:
+            TypeError: The context is missing, has another dtype, or there is none to be given.
+            ValueError: The state or the context has another size.
         """
+        if state.shape[-1:] != (self.features,):
+            raise ValueError(
+                f"state must have shape (*, {self.features}), got {tuple(state.shape)}"
+            )
+        self._check_context(context, self.like)
         z, a = state.tensor_split([self.position_size], -1)
         return self._target(context)(z) + StandardNormal(a.shape[-1]).log_prob(a)
 

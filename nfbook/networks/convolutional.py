@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from nfbook._checks import check_count, check_generator, check_type
+from nfbook._checks import check_count, check_generator, check_type, check_vectors
 from nfbook.networks._layers import linear
 from nfbook.networks.feedforward import Dense, Gated
 
@@ -118,9 +118,10 @@ class ConvolutionalEncoder(nn.Module):
         """Return the units of each image, `(*, out_features)`.
 
         Raises:
+            TypeError: x is no dense tensor.
             ValueError: x has another size than ``in_features``.
         """
-        _check_size("x", x, self.in_features)
+        check_vectors("x", x, self.in_features)
         maps = self.layers(x.reshape(-1, *self.image))
         units = self.last(maps.flatten(1))
         result: Tensor = units.reshape(*x.shape[:-1], self.out_features)
@@ -191,9 +192,10 @@ class ConvolutionalDecoder(nn.Module):
         """Return one flat image for each vector, `(*, channels * height * width)`.
 
         Raises:
+            TypeError: z is no dense tensor.
             ValueError: z has another size than ``in_features``.
         """
-        _check_size("z", z, self.in_features)
+        check_vectors("z", z, self.in_features)
         start = self.first(z.reshape(-1, self.in_features))
         maps = self.layers(start.reshape(-1, *self.start))
         pixels = self.last(maps.movedim(1, -1)).movedim(-1, 1)
@@ -209,12 +211,6 @@ def _sides(image: Sequence[int], stages: Sequence[tuple[int, int]]) -> list[tupl
         height, width = -(-height // stride), -(-width // stride)
         sides.append((height, width))
     return sides
-
-
-def _check_size(name: str, value: Tensor, size: int) -> None:
-    """Check that vectors have a size. A reshape would say that of all of them together."""
-    if value.shape[-1:] != (size,):
-        raise ValueError(f"{name} must have shape (*, {size}), got {tuple(value.shape)}")
 
 
 def _check(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nfbook._checks import check_count, check_widths
+from nfbook._checks import check_context, check_count, check_vectors, check_widths
 from nfbook.networks._bound import Snapshot
 from nfbook.networks._layers import linear
 
@@ -180,7 +180,13 @@ class CausalTransformer(nn.Module):
 
         Returns:
             `(*, D, P)`; in a turn `(*, D / T, P)`, those of the next patch.
+
+        Raises:
+            TypeError: x is no dense tensor, a context is missing, or there is none to be given.
+            ValueError: x has another size than ``features``.
         """
+        check_vectors("x", x, self.features)
+        check_context(context, self.context)
         patches = x.unflatten(-1, (-1, self.patch))
         first = self.first.expand(*patches.shape[:-2], 1, -1)
         if memory is None:

@@ -11,34 +11,11 @@ from torch.distributions import Distribution, Independent, MultivariateNormal, N
 
 from nfbook._checks import check_log_values, check_same_dtype
 from nfbook.estimators import Estimate
-from nfbook.sampling import draw
 
 
 def missing_dimensions(distribution: Distribution, batch: torch.Size) -> torch.Size:
     """Return the leading dimensions of ``batch`` that the distribution lacks."""
     return batch[: len(batch) - len(distribution.batch_shape)]
-
-
-def log_density(distribution: Distribution, z: Tensor) -> Tensor:
-    """Return the log density, which is minus infinity where the distribution cannot be.
-
-    Torch raises an error there, or returns NaN: so the density is taken at a draw instead.
-    """
-    try:
-        support = distribution.support
-    except NotImplementedError:  # a distribution of one's own need not know its support
-        support = None
-    if support is None:
-        return distribution.log_prob(z)
-    inside: Tensor = support.check(z)
-    if bool(inside.all()):
-        return distribution.log_prob(z)
-    events = len(distribution.event_shape)
-    sample_shape = tuple(z.shape[: z.ndim - events - len(distribution.batch_shape)])
-    somewhere = draw(distribution, sample_shape, generator=torch.Generator().manual_seed(0))
-    there = inside.reshape(*inside.shape, *[1] * events)
-    log_density: Tensor = distribution.log_prob(torch.where(there, z, somewhere))
-    return torch.where(inside, log_density, -math.inf)
 
 
 def score_factor(q: Distribution, log_q: Tensor) -> Tensor:

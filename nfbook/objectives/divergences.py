@@ -13,11 +13,10 @@ from nfbook.estimators import Estimate
 from nfbook.objectives._terms import (
     average,
     check_log_densities,
-    log_density,
     missing_dimensions,
     score_factor,
 )
-from nfbook.sampling import draw_and_log_prob
+from nfbook.sampling import draw_and_log_prob, log_density
 
 __all__ = ["forward_kl", "reverse_kl"]
 

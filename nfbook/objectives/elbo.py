@@ -24,11 +24,11 @@ from nfbook.objectives._terms import (
     closed_form_kl,
     exact,
     exact_or_none,
-    log_density,
     missing_dimensions,
     score_factor,
 )
 from nfbook.objectives.path_gradients import drawing, square_weights
+from nfbook.sampling import log_density
 
 __all__ = ["ELBO", "elbo", "importance_weighted_bound"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nfbook._checks import check_generator, check_real, check_type
+from nfbook._checks import check_generator, check_real, check_type, check_vectors
 from nfbook.flows.continuous import CNF
 
 __all__ = ["flow_matching_loss"]
@@ -76,13 +76,11 @@ def flow_matching_loss(
         2.0
     """
     check_type("flow", flow, CNF, "a CNF")
-    check_type("x", x, Tensor, "a torch.Tensor")
     check_generator(generator)
     if not 0 <= check_real("sigma_min", sigma_min) < 1:
         raise ValueError(f"sigma_min must be at least 0 and below 1, got {sigma_min}")
     like = flow.like
-    if not x.shape or x.shape[-1] != flow.features:
-        raise ValueError(f"x must have shape (*, {flow.features}), got {tuple(x.shape)}")
+    check_vectors("x", x, flow.features)
     if x.dtype != like.dtype:
         raise TypeError(f"x must have the flow's dtype, {like.dtype}, got {x.dtype}")
     given = flow(context).batch_shape

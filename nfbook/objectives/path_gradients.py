@@ -43,7 +43,7 @@ from torch.distributions import Distribution
 from torch.distributions import Transform as TorchTransform
 
 from nfbook._checks import check_distribution, check_type
-from nfbook._precision import full_precision
+from nfbook._precision import full_precision, precise_backward
 from nfbook.flows import FlowDistribution
 from nfbook.sampling import draw, draw_and_log_prob
 from nfbook.transforms.base import Compose, Transform
@@ -199,11 +199,14 @@ def _(transform: PlanarStack, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """
     w, u_hat = transform.w, Planar(transform.w, transform.u, transform.b).u_hat
     gram = w @ u_hat.mT
-    with torch.no_grad():
+
+    def seen(z: Tensor) -> Tensor:
         x = (w @ z.unsqueeze(-1)).squeeze(-1) + transform.b
         for k in range(x.shape[-1] - 1):  # each layer moves what the later ones see
             x[..., k + 1 :] += gram[..., k + 1 :, k] * torch.tanh(x[..., k : k + 1])
-    return _through(transform, z, y, u_hat.mT, w.mT, x, gram)
+        return x
+
+    return _through(transform, z, y, u_hat.mT, w.mT, seen, gram)
 
 
 @go_back.register
@@ -215,15 +218,23 @@ def _(transform: Sylvester, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """
     r_tilde = transform.r_tilde.triu()
     a, b = transform.q @ transform.r_hat, transform.q @ r_tilde.mT
-    x = (b.mT @ z.unsqueeze(-1)).squeeze(-1) + transform.b
-    return _through(transform, z, y, a, b, x, r_tilde @ transform.r_hat)
+
+    def seen(z: Tensor) -> Tensor:
+        return (b.mT @ z.unsqueeze(-1)).squeeze(-1) + transform.b
+
+    return _through(transform, z, y, a, b, seen, r_tilde @ transform.r_hat)
 
 
 def _through(
-    transform: Transform, z: Tensor, y: Tensor, a: Tensor, b: Tensor, x: Tensor, inner: Tensor
+    transform: Transform,
+    z: Tensor,
+    y: Tensor,
+    a: Tensor,
+    b: Tensor,
+    seen: Callable[[Tensor], Tensor],
+    inner: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    slope = 1 - torch.tanh(x).square()
-    start: Tensor = _Known.apply(y, z, a, b, slope, inner)  # type: ignore[no-untyped-call]
+    start: Tensor = _Known.apply(y, z, a, b, inner, seen)  # type: ignore[no-untyped-call]
     return start, -transform.call_and_ladj(start)[1]
 
 
@@ -267,13 +278,19 @@ class _Known(torch.autograd.Function):
     """The preimage z of y, which is known, with the derivative of the inverse."""
 
     @staticmethod
-    def forward(ctx: Any, y: Tensor, z: Tensor, *parts: Tensor) -> Tensor:
-        ctx.save_for_backward(*parts)
-        return z.clone()
+    def forward(
+        ctx: Any, y: Tensor, z: Tensor, a: Tensor, b: Tensor, inner: Tensor, seen: Any
+    ) -> Tensor:
+        start, ctx.seen = z.clone(), seen
+        ctx.save_for_backward(start, a, b, inner)
+        return start
 
     @staticmethod
+    @precise_backward
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        a, b, slope, inner = ctx.saved_tensors
+        start, a, b, inner = ctx.saved_tensors
+        # Of the output, so that a second derivative sees the slopes move with it.
+        slope = 1 - torch.tanh(ctx.seen(start)).square()
         return solve_transposed(a, b, slope, inner, grad), None, None, None, None, None
 
 

@@ -257,11 +257,15 @@ class Trainer:
         self._sum, self._count = 0.0, 0
         if validate is not None:
             model = self.model if self.average is None else self.average.module
-            was_training = model.training
+            # Each module's own: a part that is frozen in evaluation mode stays so.
+            modes = {module: module.training for module in model.modules()}
             model.eval()
-            with torch.no_grad():
-                found = validate(model)
-            model.train(was_training)
+            try:
+                with torch.no_grad():
+                    found = validate(model)
+            finally:
+                for module, is_training in modes.items():
+                    module.training = is_training
             row |= self._checked(found)
             if patience is not None and "validation" not in found:
                 names = ", ".join(found) or "nothing"

@@ -121,6 +121,10 @@ def negative_bound(model: Any, x: Tensor, seed: int = 0) -> float:
         x: Observations, `(n, D)`.
         seed: Of the noise.
 
+    Raises:
+        TypeError: x is no floating-point tensor of the model's dtype.
+        ValueError: x is empty, not finite, of another size, or lies where the likelihood cannot be.
+
     Example:
         >>> from nfbook.networks import Feedforward
         >>> from nfbook.vae import VAE, BernoulliDecoder
@@ -128,6 +132,7 @@ def negative_bound(model: Any, x: Tensor, seed: int = 0) -> float:
         >>> negative_bound(vae, torch.ones(10, 4)) == negative_bound(vae, torch.ones(10, 4))
         True
     """
+    model.check_observations(x)
     generator = torch.Generator().manual_seed(seed)
     loss = NegativeELBO()
     total = sum(loss(model, part, generator=generator).item() * len(part) for part in x.split(500))

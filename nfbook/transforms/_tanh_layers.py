@@ -19,7 +19,9 @@ def excess(a: Tensor) -> Tensor:
 def divisor(squared: Tensor) -> Tensor:
     """Return ‖w‖², and infinity where w is so short that û is u."""
     limits = torch.finfo(squared.dtype)
-    return torch.where(squared > limits.tiny / limits.eps, squared, torch.inf)
+    # In float16 tiny / eps would be 1/16, and û no longer u up to rounding.
+    shortest = min(limits.tiny / limits.eps, limits.eps)
+    return torch.where(squared > shortest, squared, torch.inf)
 
 
 def sech2(x: Tensor) -> Tensor:

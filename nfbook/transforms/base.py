@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions import transforms as torch_transforms
 
-from nfbook._checks import check_dense, check_type
+from nfbook._checks import check_type, check_vectors
 from nfbook._equality import EqualByParts
 from nfbook._precision import full_precision, is_autocast
 
@@ -35,8 +35,8 @@ class Transform(EqualByParts, torch_transforms.Transform):
     ``torch.distributions``. So ``t.inv == t.inv``, and ``t.inv.inv is t``.
 
     Shapes: a vector `z` is `(*, D)` and its ladj `(*)`. Parameters may have batch dimensions of
-    their own, which are broadcast against those of `z`. A dtype is never changed, and within
-    ``torch.autocast`` everything is computed in full precision.
+    their own, which are broadcast against those of `z`. The dtype is that of both; of two that
+    differ torch takes the wider one. Within ``torch.autocast`` all is computed in full precision.
 
     Example:
         A family in a few lines, the shift by a constant:
@@ -107,19 +107,12 @@ class Transform(EqualByParts, torch_transforms.Transform):
                 return function(points)
         return function(points)
 
-    def _check_points(self, name: str, points: object) -> None:
-        check_type(name, points, Tensor, "a torch.Tensor")
-        assert isinstance(points, Tensor)
-        check_dense(name, points)
-        if not points.is_floating_point():
+    def _check_points(self, name: str, points: Tensor) -> None:
+        if not check_vectors(name, points, self.features).is_floating_point():
             raise TypeError(
                 f"{name} must be a floating-point tensor, got {points.dtype}; "
                 "convert it first, for example with .to(torch.float64)"
             )
-        features = self.features
-        if not points.dim() or (features is not None and points.shape[-1] != features):
-            wanted = "D" if features is None else features
-            raise ValueError(f"{name} must have shape (*, {wanted}), got {tuple(points.shape)}")
 
     @property
     def inv(self) -> Transform:

@@ -40,7 +40,8 @@ class Box(Transform):
 
     Raises:
         TypeError: An end is neither a number nor a floating-point tensor.
-        ValueError: It is not finite, low is not below high, or the margin is negative.
+        ValueError: It is not finite, low is not below high, their shapes do not fit each other, or
+            the margin is negative.
 
     Example:
         >>> box = Box(-1.0, torch.tensor([1.0, 3.0]))
@@ -70,6 +71,14 @@ class Box(Transform):
                 check_tensor(name, end, ("*",))
             else:
                 check_real(name, end, "a number or a torch.Tensor")
+        if isinstance(low, Tensor) and isinstance(high, Tensor):
+            try:
+                torch.broadcast_shapes(low.shape, high.shape)
+            except RuntimeError:
+                raise ValueError(
+                    f"high must have a shape that fits low's, {tuple(low.shape)}, "
+                    f"got {tuple(high.shape)}"
+                ) from None
         if not bool((torch.as_tensor(low) < torch.as_tensor(high)).all()):
             raise ValueError(f"low must be below high, got {low} and {high}")
         if check_real("margin", margin) < 0:

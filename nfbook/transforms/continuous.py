@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from nfbook._checks import check_generator, check_real, check_type
+from nfbook.transforms._parameters import check_parameters
 from nfbook.transforms.base import Transform
 from nfbook.transforms.ode import Dynamics, adaptive, check_solver, runge_kutta, short_step
 
@@ -142,6 +143,8 @@ class Continuous(Transform):
             log-determinant is then unbiased, and in both directions the same but for its sign.
 
     Raises:
+        TypeError: The field is no `VectorField`, or the probe no floating-point tensor.
+        ValueError: The probe, where a log-determinant is asked for, has another size than z.
         RuntimeError: The adaptive solver cannot go on, because the field is too steep or not
             finite, or because of ``torch.func.vmap``.
 
@@ -177,6 +180,8 @@ class Continuous(Transform):
         check_solver(tolerance, method, steps, adjoint)
         self.tolerance, self.method = tolerance, method
         self.steps, self.adjoint = steps, adjoint
+        if probe is not None:
+            check_parameters(probe=(probe, "D"))
         self.probe = probe
 
     @property
@@ -210,6 +215,10 @@ class Continuous(Transform):
         if self.probe is None:
             directions = torch.eye(z.shape[-1], dtype=z.dtype, device=z.device)
         else:
+            if self.probe.shape[-1] != z.shape[-1]:
+                raise ValueError(
+                    f"probe must have shape (*, {z.shape[-1]}), got {tuple(self.probe.shape)}"
+                )
             directions = self.probe.unsqueeze(-2)
             z = z.expand(torch.broadcast_shapes(z.shape, self.probe.shape))
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from nfbook._checks import check_callable, check_type
+from nfbook._checks import check_callable, check_type, check_vectors
 from nfbook.networks import MLP, BoundNetwork, Snapshot
 from nfbook.transforms.base import Transform
 from nfbook.transforms.univariate import Univariate
@@ -40,8 +40,7 @@ class Groups(NamedTuple):
 
     def split(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Return the coordinates that stay and those that move, of z `(*, D)`."""
-        if z.shape[-1:] != self.places.shape:
-            raise ValueError(f"z must have shape (*, {len(self.places)}), got {tuple(z.shape)}")
+        check_vectors("z", z, len(self.places))
         return z.index_select(-1, self.kept), z.index_select(-1, self.moved)
 
     def join(self, kept: Tensor, moved: Tensor) -> Tensor:

@@ -33,9 +33,9 @@ def dequantise(
     r"""Return :math:`x = (k + u) / 256` with noise u that is uniform on [0, 1).
 
     A density of whole numbers grows without bound where it puts a spike on each. With the noise it
-    cannot: the average of :math:`\log p(x)` over u is a lower bound on the logarithm of the
-    probability that the density gives to the whole cell (Theis, van den Oord and Bethge, 2016,
-    section 3.1).
+    cannot: the average of :math:`\log p(x)` over u, less :math:`\log 256` for each of the numbers
+    since a cell is 1/256 wide, is a lower bound on the logarithm of the probability that the
+    density gives to the whole cell (Theis, van den Oord and Bethge, 2016, section 3.1).
 
     Arguments:
         k: Whole numbers from 0 to ``levels`` - 1, of any shape.
@@ -155,10 +155,16 @@ def quantise(x: Tensor, levels: int = 256) -> Tensor:
 
     A sample a little outside of [0, 1] goes to the nearest level.
 
+    Raises:
+        TypeError: x is not a floating-point tensor.
+        ValueError: x is empty, an element is not finite, or there are fewer than 2 levels.
+
     Example:
         >>> quantise(torch.tensor([-0.001, 0.5, 1.0]))
         tensor([  0, 128, 255])
     """
+    check_tensor("x", x, ("*",))
+    check_count("levels", levels, minimum=2)
     return (x * levels).floor().clamp(0, levels - 1).to(torch.int64)
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from nfbook._checks import check_type
 from nfbook.transforms.base import Transform
 from nfbook.transforms.elementwise import soft_bound
 
@@ -58,6 +59,10 @@ class RationalQuadratic(Transform):
         bound: The end B.
         slope: The smallest slope λ.
 
+    Raises:
+        TypeError: The parameters are no floating-point tensor.
+        ValueError: Their number for each coordinate is not 3K - 1, with K at least 2.
+
     Example:
         >>> spline = RationalQuadratic(torch.randn(2, 23), bound=5.0, slope=1e-3)
         >>> y = spline(torch.tensor([0.5, 7.0]))
@@ -67,6 +72,13 @@ class RationalQuadratic(Transform):
 
     def __init__(self, raw: Tensor, bound: float, slope: float) -> None:
         super().__init__()
+        check_type("raw", raw, Tensor, "a torch.Tensor")
+        if not raw.is_floating_point():
+            raise TypeError(f"raw must be a floating-point tensor, got {raw.dtype}")
+        if raw.dim() < 2 or raw.shape[-1] < 5 or raw.shape[-1] % 3 != 2:
+            raise ValueError(
+                f"raw must have shape (*, D, 3 K - 1) with K at least 2, got {tuple(raw.shape)}"
+            )
         self.raw, self.bound, self.slope = raw, bound, slope
 
     @property

@@ -85,7 +85,7 @@ class Sylvester(Transform):
     def r_hat(self) -> Tensor:
         """The matrix with which the layer is invertible, `(*, M, M)`."""
         c, r = self._products(), diagonal(self.r)
-        r_hat = r * (1 + self.slopes) / (1 + (1 + c.square()).sqrt())
+        r_hat = r * (1 + self.slopes) / (1 + torch.hypot(c, torch.ones_like(c)))
         return self.r.triu(1) + torch.diag_embed(r_hat)
 
     @property
@@ -165,13 +165,17 @@ def orthonormal_columns(raw: Tensor) -> Tensor:
         Q, `(*, D, M)`.
 
     Raises:
-        TypeError: The parameters have half precision, in which torch solves no system.
+        TypeError: The parameters are not a tensor of single or double precision.
+        ValueError: They have more columns than rows.
 
     Example:
         >>> q = orthonormal_columns(torch.randn(5, 2, dtype=torch.float64))
         >>> bool(torch.dist(q.mT @ q, torch.eye(2)) < 1e-14)
         True
     """
+    sizes = check_parameters(raw=(raw, "DM"))
+    if sizes["D"] < sizes["M"]:
+        raise ValueError(f"raw must have shape (*, D, M) with D >= M, got {tuple(raw.shape)}")
     check_precision("raw", raw)
     with full_precision(raw):
         return _orthonormal_columns(raw)

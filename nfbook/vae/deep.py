@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from nfbook._checks import check_count, check_type
 from nfbook.flows import Flow
+from nfbook.networks import Snapshot
 from nfbook.transforms.base import Transform
 from nfbook.transforms.elementwise import Affine, soft_bound
 from nfbook.vae.decoders import Decoder
@@ -45,7 +46,9 @@ class Hierarchy(Transform):
         True
     """
 
-    def __init__(self, networks: Sequence[nn.Module], sizes: Sequence[int]) -> None:
+    def __init__(
+        self, networks: Sequence[Callable[[Tensor], Tensor]], sizes: Sequence[int]
+    ) -> None:
         super().__init__()
         self.networks, self.sizes = list(networks), list(sizes)
 
@@ -75,7 +78,7 @@ class Hierarchy(Transform):
         return noise, torch.stack([change for _, change in parts]).sum(0)
 
 
-def _conditional(network: nn.Module, above: Tensor) -> Affine:
+def _conditional(network: Callable[[Tensor], Tensor], above: Tensor) -> Affine:
     """Return the map from a layer's noise to its z, given the layer above."""
     mean, raw = network(above).chunk(2, dim=-1)
     return Affine(mean, soft_bound(raw, LOG_SCALE))
@@ -141,7 +144,7 @@ class HierarchicalGaussian(Flow):
 
     def transform(self, context: Tensor | None = None) -> Hierarchy:
         """Return the map from noise to the layers."""
-        return Hierarchy(list(self.networks), self.sizes)
+        return Hierarchy([Snapshot(network) for network in self.networks], self.sizes)
 
 
 class DeepLatentGaussian(VAE):

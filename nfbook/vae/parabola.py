@@ -16,6 +16,7 @@ __all__ = ["Parabola"]
 
 # Where the prior of the first coordinate has ended, to the last digit of a float64.
 END = 9.0
+NODES = 7201
 
 
 class Parabola(Decoder):
@@ -103,14 +104,16 @@ class Parabola(Decoder):
         check_count("n", n)
         check_generator(generator)
         nodes, log_joint, log_weights = self._first_coordinate(x)
-        share = (log_joint + log_weights).softmax(-1)
+        # In float64: a sum of thousands of shares may end below the largest u that float32 has.
+        share = (log_joint + log_weights).to(torch.float64).softmax(-1)
         # The function at a node: what lies before it, and half of its own share.
         below = share.cumsum(-1) - share / 2
-        u = torch.rand((*x.shape[:-1], n), generator=generator, dtype=x.dtype)
-        right = torch.searchsorted(below, u).clamp(1, len(nodes) - 1)
+        u = torch.rand((*x.shape[:-1], n), generator=generator, dtype=share.dtype)
+        right = torch.searchsorted(below, u, right=True).clamp(1, len(nodes) - 1)
         low, high = below.gather(-1, right - 1), below.gather(-1, right)
         part = ((u - low) / (high - low)).clamp(0, 1)
-        z1 = (nodes[right - 1] + part * (nodes[right] - nodes[right - 1])).movedim(-1, 0)
+        z1 = nodes[right - 1] + part * (nodes[right] - nodes[right - 1])
+        z1 = z1.to(x.dtype).movedim(-1, 0)
         variance = 1 + self.noise**2
         e = torch.randn(z1.shape, generator=generator, dtype=x.dtype)
         z2 = (x[..., 0] - z1.square()) / variance + self.noise / math.sqrt(variance) * e
@@ -119,9 +122,9 @@ class Parabola(Decoder):
     def _first_coordinate(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return nodes of the first coordinate, log p(x, node), `(*, nodes)`, and log weights."""
         check_tensor("x", x, ("*", 1))
-        # The peaks' width is some noise / (2 z_1), and z_1 is at most END.
-        points = max(2001, round(400 * END / self.noise) + 1)
-        nodes, weights = grid(x.new_tensor([-END]), x.new_tensor([END]), points)
+        # Without z_2 the peaks are at least 1 / (2 z_1) wide, whatever the noise, and z_1 is at
+        # most END: so 20 nodes or more lie within the narrowest.
+        nodes, weights = grid(x.new_tensor([-END]), x.new_tensor([END]), NODES)
         nodes = nodes[:, 0]
         given = Normal(nodes.square(), math.sqrt(1 + self.noise**2))
         return nodes, given.log_prob(x) + Normal(0.0, 1.0).log_prob(nodes), weights.log()

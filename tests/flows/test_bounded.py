@@ -436,6 +436,10 @@ def test_bad_bounds_are_refused():
         Box(1.0, 1.0)
     with pytest.raises(ValueError, match="low must be below high"):
         Box(torch.tensor([0.0, 2.0]), 1.0)
+    with pytest.raises(
+        ValueError, match=r"high must have a shape that fits low's, \(2,\), got \(3,"
+    ):
+        Box(torch.zeros(2), torch.ones(3))
     with pytest.raises(ValueError, match="low must be finite, got -inf"):
         Box(-math.inf, 1.0)
     with pytest.raises(ValueError, match="high must be finite, got 1 NaN or infinite of 2"):

@@ -502,6 +502,17 @@ def test_bad_fields():
         Continuous(Clock(), adjoint=True)(rand(2))
 
 
+def test_bad_probes():
+    with pytest.raises(ValueError, match=r"probe must have shape \(\*, 2\), got \(3,\)"):
+        Continuous(Clock(), probe=torch.ones(3)).call_and_ladj(torch.zeros(5, 2))
+    with pytest.raises(ValueError, match=r"probe must have shape \(\*, 2\), got \(1,\)"):
+        Continuous(Clock(), probe=torch.ones(1)).inverse_and_ladj(torch.zeros(5, 2))
+    with pytest.raises(TypeError, match=r"probe must be a torch.Tensor, got list"):
+        Continuous(Clock(), probe=[1.0, 1.0])
+    with pytest.raises(TypeError, match=r"probe must be a floating-point tensor, got torch.int64"):
+        Continuous(Clock(), probe=torch.tensor([1, -1]))
+
+
 def test_a_solution_that_ends_early_is_an_error():
     """From z = 2 the solution of dz/dt = z² is infinite at t = 1/2."""
     with pytest.raises(RuntimeError, match="the adaptive solver cannot go on"):

@@ -290,3 +290,19 @@ def test_bad_images_are_refused():
         pixel_box("small")
     with pytest.raises(ValueError, match="features must be at least 1, got 0"):
         bits_per_dimension(torch.tensor(0.0), 0)
+
+
+@pytest.mark.parametrize(
+    ("x", "levels", "error", "message"),
+    [
+        (torch.tensor([0.5, math.nan]), 256, ValueError, "x must be finite, got 1 NaN or infinite"),
+        (torch.zeros(0), 256, ValueError, r"x must not be empty, got shape \(0,\)"),
+        (torch.tensor([1]), 256, TypeError, "x must be a floating-point tensor, got torch.int64"),
+        ([0.5], 256, TypeError, "x must be a torch.Tensor, got list"),
+        (torch.tensor([0.5]), 0, ValueError, "levels must be at least 2, got 0"),
+        (torch.tensor([0.5]), 2.0, TypeError, "levels must be an int, got float"),
+    ],
+)
+def test_what_has_no_level_is_refused(x, levels, error, message):
+    with pytest.raises(error, match=message):
+        quantise(x, levels)

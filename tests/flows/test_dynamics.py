@@ -416,6 +416,14 @@ def test_bad_flows(make_flow):
         make_flow(gaussian, 2, step_size=0.0)
     with pytest.raises(TypeError, match="context must be None"):
         make_flow(gaussian, 2)(rand(3).float())
+    flow = make_flow(gaussian, 2, length=1)
+    for size in (1, 3, 5):
+        with pytest.raises(ValueError, match=rf"state must have shape \(\*, 4\), got \({size},\)"):
+            flow.log_target(torch.zeros(size))
+    with pytest.raises(TypeError, match="context must be None"):
+        flow.log_target(torch.zeros(4), torch.zeros(3))
+    with pytest.raises(TypeError, match=r"context must be a torch.Tensor \(\*, 3\), got None"):
+        make_flow(bumps, 2, 3, length=1).log_target(torch.zeros(4))
 
 
 def test_number_of_gradients_is_one_more_than_steps():

@@ -47,6 +47,11 @@ def test_base_is_torchs_normal():
     assert torch.equal(ours.mean, torchs.mean)
     assert torch.equal(ours.variance, torchs.variance)
     assert repr(ours) == "StandardNormal(3, (4,))"
+    for wrong in (torch.zeros(1), torch.zeros(2, 4), torch.zeros(())):
+        with pytest.raises(ValueError, match=r"value must have shape \(\*, 3\), got"):
+            StandardNormal(3).log_prob(wrong)
+    with pytest.raises(TypeError, match=r"value must be a torch.Tensor, got float"):
+        StandardNormal(3).log_prob(0.0)
 
 
 def test_a_base_of_ones_own():

@@ -101,6 +101,18 @@ def test_no_shift_is_the_identity_and_u_hat_at_most_twice_u(norm, dtype):
         assert (u_hat - u).norm() <= limit
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_a_short_w_in_half_precision_has_the_determinant_of_its_map(dtype):
+    w, u = torch.tensor([0.2, 0.0], dtype=dtype), torch.tensor([2.0, 0.0], dtype=dtype)
+    b, z = torch.zeros((), dtype=dtype), torch.zeros(2, dtype=dtype)
+    exact = math.log(0.4 + math.hypot(1, 0.4))
+    stack = PlanarStack(w.unsqueeze(0), u.unsqueeze(0), b.unsqueeze(0))
+    for layer in (Planar(w, u, b), stack):
+        slopes = torch.autograd.functional.jacobian(layer, z).double()
+        for value in (layer.call_and_ladj(z)[1].item(), slopes.det().log().item()):
+            assert value == pytest.approx(exact, abs=2 * torch.finfo(dtype).eps)
+
+
 def test_no_normal_vector_is_a_shift():
     w, u = torch.zeros(3, dtype=F64, requires_grad=True), rand(3).requires_grad_()
     layer = Planar(w, u, torch.tensor(0.5, dtype=F64))

@@ -298,3 +298,23 @@ def test_the_factory_knows_its_size():
 def test_bad_arguments(arguments, error, message):
     with pytest.raises(error, match=message):
         Spline(**arguments)
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("raw", "error", "message"),
+    [
+        (
+            torch.zeros(2, 22),
+            ValueError,
+            r"raw must have shape \(\*, D, 3 K - 1\) .* got \(2, 22\)",
+        ),
+        (torch.zeros(2, 2), ValueError, r"with K at least 2, got \(2, 2\)"),
+        (torch.zeros(23), ValueError, r"raw must have shape .* got \(23,\)"),
+        (torch.zeros(2, 23).int(), TypeError, "raw must be a floating-point tensor, got torch.int"),
+        ([0.0] * 23, TypeError, "raw must be a torch.Tensor, got list"),
+    ],
+)
+def test_bad_parameters(kind, raw, error, message):
+    with pytest.raises(error, match=message):
+        spline(kind, raw)

@@ -101,6 +101,21 @@ def test_the_constrained_diagonal():
             torch.testing.assert_close(value, expected, rtol=2e-14, atol=0)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, F64], ids=str)
+def test_a_diagonal_whose_square_is_beyond_the_dtype(dtype):
+    """Far out e^asinh(c) - 1 is 2c, so r̂ is 2r; and on the other side r̂ r̃ is -1."""
+    size = torch.finfo(dtype).max ** 0.25 * 10
+    r = torch.tensor([size, -size], dtype=dtype)
+    eye = torch.eye(2, dtype=dtype)
+    layer = Sylvester(eye, r.diag(), size * eye, torch.zeros(2, dtype=dtype))
+    assert layer.r_hat.isfinite().all()
+    r_hat, slopes = layer.r_hat.diagonal(), layer.slopes
+    # Of e^360 no more digits are left than 360 has behind the point.
+    near = {"rtol": 400 * torch.finfo(dtype).eps, "atol": 0}
+    torch.testing.assert_close(r_hat, torch.tensor([2 * size, -1 / size], dtype=dtype), **near)
+    torch.testing.assert_close(slopes[0], r_hat[0] * size, **near)
+
+
 def test_its_derivatives_are_smooth_where_a_diagonal_is_zero():
     r, r_tilde = (torch.zeros(2, 2, dtype=F64, requires_grad=True) for _ in range(2))
     q, b = orthonormal_columns(rand(3, 2)), rand(2)
@@ -299,3 +314,9 @@ def test_error_messages():
         OrthogonalSylvesterFlow(3, num_columns=2.0)
     with pytest.raises(ValueError, match="num_reflections must be at least 1, got 0"):
         HouseholderSylvesterFlow(3, num_reflections=0)
+    with pytest.raises(ValueError, match=r"raw must have shape .* with D >= M, got \(2, 3\)"):
+        orthonormal_columns(torch.zeros(2, 3))
+    with pytest.raises(ValueError, match=r"raw must have shape \(\*, D, M\), got \(3,\)"):
+        orthonormal_columns(torch.zeros(3))
+    with pytest.raises(TypeError, match=r"raw must be a torch.Tensor, got list"):
+        orthonormal_columns([[1.0]])

@@ -138,6 +138,27 @@ def test_bad_input():
         PatchAutoregressive(network(), ScaleAndShift())(rand(3))
 
 
+@pytest.mark.parametrize("size", [2, 4, 8])
+def test_a_vector_of_another_size_is_refused_though_patches_fill_it(size):
+    with pytest.raises(ValueError, match=rf"x must have shape \(\*, 6\), got \({size},\)"):
+        network()(rand(size))
+
+
+def test_a_context_is_given_where_there_is_one_and_nowhere_else():
+    flow = TransformerFlow(6, patch=2, width=8, heads=2).double()
+    for use in (
+        lambda: network()(rand(6), rand(3)),
+        lambda: PatchAutoregressive(network(), ScaleAndShift(), rand(3))(rand(6)),
+        lambda: flow.transform(rand(3))(rand(6)),
+    ):
+        with pytest.raises(TypeError, match="context must be None for what was made without one"):
+            use()
+    conditional = network(context=3)
+    for use in (conditional, PatchAutoregressive(conditional, ScaleAndShift())):
+        with pytest.raises(TypeError, match=r"context must be a torch.Tensor \(\*, 3\), got None"):
+            use(rand(6))
+
+
 def test_parameters_are_held():
     layer = PatchAutoregressive(made := network(), ScaleAndShift())
     z = rand(6)

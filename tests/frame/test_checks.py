@@ -18,6 +18,7 @@ from nfbook._checks import (
     check_same_dtype,
     check_tensor,
     check_type,
+    check_vectors,
     check_zero_one,
     scalar,
 )
@@ -134,6 +135,22 @@ HUGE = 10**400
             lambda: check_type("x", None, int | str, "a number or a word"),
             TypeError,
             "x must be a number or a word, got NoneType",
+        ),
+        (lambda: check_vectors("z", [1.0]), TypeError, "z must be a torch.Tensor, got list"),
+        (
+            lambda: check_vectors("z", torch.zeros(())),
+            ValueError,
+            r"z must have shape \(\*, D\), got \(\)",
+        ),
+        (
+            lambda: check_vectors("z", torch.zeros(5, 1), 3),
+            ValueError,
+            r"z must have shape \(\*, 3\), got \(5, 1\)",
+        ),
+        (
+            lambda: check_vectors("z", torch.eye(3).to_sparse(), 3),
+            TypeError,
+            "z must be a dense tensor",
         ),
         (lambda: check_callable("f", 1.0), TypeError, "f must be a function, got float"),
     ],

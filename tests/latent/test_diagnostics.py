@@ -20,6 +20,7 @@ from torch.distributions import (
     MultivariateNormal,
     Normal,
     StudentT,
+    Uniform,
     kl_divergence,
 )
 
@@ -404,6 +405,20 @@ def test_a_discrete_latent_variable_with_its_ties(check):
         return Categorical(logits=3 * model.posterior(x).logits)
 
     assert not CHECKS[check](model, too_sure, 500, 20, generator=seeded()).passed
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_a_posterior_that_forbids_the_truth_is_caught_and_no_error(check):
+    model = SimpleNamespace(
+        prior=Independent(Normal(torch.zeros(1, dtype=DOUBLE), 1.0), 1),
+        likelihood=lambda z: Independent(Normal(z, 1.0), 1),
+    )
+    model.log_joint = lambda x, z: model.prior.log_prob(z) + model.likelihood(z).log_prob(x)
+
+    def bounded(x):
+        return Independent(Uniform(x / 2 - 0.5, x / 2 + 0.5), 1)
+
+    assert not CHECKS[check](model, bounded, 500, 19, generator=seeded()).passed
 
 
 def test_where_all_draws_tie_with_the_truth_its_rank_is_uniform():

@@ -293,6 +293,9 @@ def test_log_mean_exp_and_effective_sample_size_agree_with_plain_arithmetic():
     assert torch.allclose(effective_sample_size(log_w), w.sum(0) ** 2 / w.square().sum(0))
     assert torch.allclose(log_mean_exp(log_w - 1e4), w.mean(0).log() - 1e4)
     assert torch.allclose(effective_sample_size(log_w - 1e4), effective_sample_size(log_w))
+    for shift in (-1e5, -1e6, 1e6):
+        equal = torch.full((1000,), shift)
+        assert effective_sample_size(equal).item() == pytest.approx(1000, rel=1e-5)
     zero = torch.tensor([0.0, -math.inf])
     assert log_mean_exp(zero).item() == pytest.approx(math.log(0.5))
     assert effective_sample_size(zero).item() == pytest.approx(1)

@@ -2,6 +2,7 @@
 
 import functools
 import math
+import weakref
 
 import numpy as np
 import pytest
@@ -544,6 +545,20 @@ def test_a_stream_gives_what_the_whole_gives(method):
         same_model(whole.model, stream.model)
         one, other = whole.history.half_steps, stream.history.half_steps
         assert torch.allclose(one, other, rtol=1e-9, atol=0)
+
+
+def test_memory_does_not_grow_with_the_batches_of_a_stream(monkeypatch):
+    held, most, e_step = weakref.WeakSet(), 0, PPCA.e_step
+
+    def counted(self, *arguments, **options):
+        nonlocal most
+        held.add(made := e_step(self, *arguments, **options))
+        most = max(most, len(held))
+        return made
+
+    monkeypatch.setattr(PPCA, "e_step", counted)
+    PPCA.fit(Stream(some_data(), 2), 2, method="em", max_iterations=1, generator=seeded())
+    assert 0 < most <= 4
 
 
 def test_a_stream_may_have_missing_entries():

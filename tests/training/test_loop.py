@@ -218,6 +218,31 @@ def test_the_history_has_mean_losses_and_the_best_is_loaded():
         trainer_of(model).load_best()
 
 
+def test_a_part_that_is_frozen_stays_so_when_the_model_is_validated():
+    model = nn.Sequential(nn.Linear(3, 3), nn.Dropout(), nn.Linear(3, 2))
+    model[1].eval()
+    modes = []
+
+    def validate(shown):
+        modes.append([part.training for part in shown.modules()])
+        return {"validation": 1.0}
+
+    trainer_of(model).fit(2, every=1, validate=validate, progress=False)
+    assert modes == [[False] * 4] * 2
+    assert [part.training for part in model] == [True, False, True]
+    assert model.training
+
+
+def test_a_validation_that_fails_leaves_the_model_in_training():
+    def validate(shown):
+        raise ZeroDivisionError
+
+    model = linear()
+    with pytest.raises(ZeroDivisionError):
+        trainer_of(model).fit(1, validate=validate, progress=False)
+    assert model.training
+
+
 def test_patience():
     trainer = trainer_of(linear())
     scores = [5.0, 4.0, 4.5, 4.0, 3.0, 3.5, 3.5, 9.0]

@@ -60,6 +60,22 @@ def test_it_is_the_plain_gradient_without_the_score(name, context):
         assert path.norm() > 0
 
 
+@pytest.mark.parametrize("name", sorted(set(FAMILIES) - SLOW))
+def test_second_derivatives_are_those_of_the_density(name):
+    length = {} if name in ("affine", "actnorm") else {"length": 3}
+    flow = stirred(FAMILIES[name](4, 0, **length, generator=seeded()), 0.3)
+
+    def curvature(log_q, z):
+        """Return the gradient of the squared score."""
+        (score,) = torch.autograd.grad(log_q.sum(), z, create_graph=True)
+        return torch.autograd.grad(score.square().sum(), z)[0]
+
+    z, log_q = draw_and_path_log_prob(flow(), (5,), generator=seeded(1))
+    fixed = z.detach().requires_grad_()
+    expected = curvature(flow().log_prob(fixed), fixed)
+    torch.testing.assert_close(curvature(log_q, z), expected, atol=1e-7, rtol=1e-6)
+
+
 def test_a_stack_of_planar_layers_never_solves_for_its_inverse(monkeypatch):
     monkeypatch.setattr(Planar, "_inverse_and_ladj", None)
     flow = stirred(FAMILIES["planar"](3, length=4), 0.3)
@@ -83,12 +99,16 @@ def test_distributions_of_torch(make):
     torch.testing.assert_close(found, expected)
 
 
-def test_it_keeps_its_digits_within_autocast():
-    flow = FAMILIES["planar"](4, length=3, generator=seeded())
+@pytest.mark.parametrize("name", ["planar", "realnvp"])
+def test_it_keeps_its_digits_within_autocast(name):
+    flow = stirred(FAMILIES[name](4, length=3, generator=seeded()), 0.3).float()
     _, log_q = draw_and_path_log_prob(flow(), (5,), generator=seeded(1))
+    gradient = gradient_of(log_q.sum(), flow)
     with torch.autocast("cpu", torch.bfloat16):
         _, half = draw_and_path_log_prob(flow(), (5,), generator=seeded(1))
+        within = gradient_of(half.sum(), flow)
     torch.testing.assert_close(half, log_q)
+    torch.testing.assert_close(within, gradient)
 
 
 def test_what_cannot_be_reparametrised_is_refused():

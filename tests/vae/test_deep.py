@@ -142,6 +142,19 @@ def test_nonlinear_layers_are_gaussian_given_the_one_above():
     torch.testing.assert_close(prior().log_prob(z), expected)
 
 
+def test_a_distribution_stays_when_the_weights_move():
+    prior = HierarchicalGaussian([Feedforward(3, (8,), 4), Feedforward(1, (8,), 6)]).double()
+    held, z = prior(), rand(5, 6)
+    before = held.log_prob(z).detach()
+    with torch.no_grad():
+        for parameter in prior.parameters():
+            parameter.add_(0.1)
+    torch.testing.assert_close(held.log_prob(z), before)
+    assert not torch.allclose(prior().log_prob(z), before)
+    held.log_prob(z).sum().backward()
+    assert all(parameter.grad.any() for parameter in prior.parameters())
+
+
 @pytest.mark.parametrize("flow", [False, True])
 def test_a_step_of_training_reaches_every_parameter(flow: bool):
     total = 6

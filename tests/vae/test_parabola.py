@@ -55,6 +55,20 @@ def test_draws_from_the_posterior_have_its_moments():
         assert ((each.mean(1) - exact).abs() < 5 * error + 1e-6).all()
 
 
+@pytest.mark.parametrize("x", [-1.0, 0.0, 5.0])
+def test_in_float32_the_outermost_draws_are_as_in_float64(x, monkeypatch):
+    """The uniform numbers are the least and the largest that float32 has, and one between."""
+    ends = torch.tensor([0.0, 2.0**-24, 0.3, 1 - 2.0**-24], dtype=F64)
+    monkeypatch.setattr(torch, "rand", lambda shape, dtype, **_: ends.to(dtype).expand(shape))
+    given = torch.tensor([x])
+    single = Parabola().sample_posterior(given, 4)[:, 0]
+    double = Parabola().sample_posterior(given.to(F64), 4)[:, 0]
+    assert single.dtype == torch.float32
+    # Float32 has the logarithm of a density far out, some -100, to 1e-5.
+    torch.testing.assert_close(single[1:].to(F64), double[1:], atol=1e-3, rtol=0)
+    assert -9 < single[0] < single[1]
+
+
 def test_the_ridge_has_one_peak_for_small_observations_and_two_for_large_ones():
     model = Parabola()
     z1 = torch.linspace(-3, 3, 601, dtype=F64)

@@ -10,11 +10,13 @@ from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
 from nfbook.diagnostics import coverage, inference_gap, simulation_based_calibration
 from nfbook.estimators import Estimate, effective_sample_size, importance_log_prob, log_mean_exp
-from nfbook.flows import NICE, AffineFlow, Flow, PlanarFlow
+from nfbook.flows import NICE, AffineFlow, Flow, PlanarFlow, Transformed
 from nfbook.latent import PPCA
 from nfbook.networks import Feedforward
 from nfbook.objectives import elbo, importance_weighted_bound, reverse_kl
 from nfbook.training import NegativeELBO, linear_annealing
+from nfbook.training.losses import negative_bound
+from nfbook.transforms import Box
 from nfbook.vae import VAE, BernoulliDecoder, GaussianDecoder
 from nfbook.vae.running import RunningMoments, RunningWeights
 
@@ -239,9 +241,35 @@ def test_equal_weights_have_no_error_and_weights_of_zero_no_effective_number():
         weights.add(torch.full((count,), -3.0, dtype=torch.float64))
         assert weights.log_mean().standard_error.item() == pytest.approx(0, abs=1e-7)
     weights = RunningWeights()
+    for piece in torch.full((1000,), -1e6).split(300):
+        weights.add(piece)
+    assert weights.effective_sample_size().item() == pytest.approx(1000, rel=1e-5)
+    # The root of what rounding in float32 leaves of 1/1000 - 1/1000.
+    assert weights.log_mean().standard_error.item() == pytest.approx(0, abs=1e-4)
+    weights = RunningWeights()
     weights.add(torch.full((4,), -math.inf))
     assert weights.effective_sample_size() == 0
     assert weights.log_mean().value == -math.inf
+
+
+@pytest.mark.parametrize("where", [0, 3, 8])
+def test_the_mean_with_one_that_is_minus_infinity_is_minus_infinity(where: int):
+    values = torch.arange(9.0)
+    values[where] = -math.inf
+    moments = RunningMoments()
+    for piece in values.split(3):
+        moments.add(piece)
+    assert moments.mean() == Estimate(torch.tensor(-math.inf), torch.tensor(math.inf))
+
+
+def test_a_prior_that_forbids_some_draws_makes_the_bound_minus_infinity():
+    """However many pieces the draws come in; the evidence is as finite as ever."""
+    vae = linear_vae(prior=Transformed(AffineFlow(LATENT), Box(-1.0, 1.0))).double()
+    found = vae.evaluate(observations(), 20_000, generator=seeded(14), progress=False)
+    for estimate, infinity in ((found.bound, -math.inf), (found.kl, math.inf)):
+        assert bool((estimate.value == infinity).all())
+        assert bool((estimate.standard_error == math.inf).all())
+    assert bool(found.log_prob.value.isfinite().all())
 
 
 def test_a_single_draw_says_nothing_of_its_error():
@@ -481,6 +509,7 @@ USES = {
     "reconstruct": lambda vae, x: vae.reconstruct(x, 3),
     "latent_means": lambda vae, x: vae.latent_means(x),
     "check_observations": lambda vae, x: vae.check_observations(x),
+    "negative_bound": lambda vae, x: negative_bound(vae, x),
 }
 
 
@@ -490,6 +519,8 @@ USES = {
     [
         (torch.ones(2, 9), ValueError, r"x must have shape \(\*, 6\), .* got \(2, 9\)"),
         (torch.full((2, 6), 7.0), ValueError, "x must hold only 0 and 1, got 7.0"),
+        (torch.full((2, 6), 0.5), ValueError, "x must hold only 0 and 1, got 0.5"),
+        (torch.ones(0, 6), ValueError, r"x must not be empty, got shape \(0, 6\)"),
         (torch.full((2, 6), math.nan), ValueError, "x must be finite"),
         (torch.ones(2, 6).double(), TypeError, "x and parameters must have the same dtype"),
         ([[1.0] * 6], TypeError, "x must be a torch.Tensor, got list"),

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
-from functools import reduce
-from operator import add
 
 import torch
 from torch import Tensor
 
 from nfbook._checks import check_generator, check_type
-from nfbook.data.batches import Batches
+from nfbook.data.batches import Batches, moments
 from nfbook.fitting import Fit, check_start_dtype, check_stopping
 from nfbook.latent.em import run_em
-from nfbook.latent.ppca._algebra import (
-    check_every_column,
-    check_latent_dim,
-    check_varies,
-    exact_mean,
-)
+from nfbook.latent.ppca._algebra import check_latent_dim, check_varies
 from nfbook.latent.ppca.model import PPCA, PPCAStatistics
 from nfbook.sampling import gaussian_noise
 
@@ -222,64 +214,24 @@ def random_start(
         >>> start.mean.tolist(), start.noise_variance.item()
         ([2.0, 4.0], 2.5)
     """
-    count, mean, variance, spare = _observed_moments(batches, latent_dim)
-    check_every_column(count)
-    check_varies(mean, variance)
-    average = variance.mean()
-    loading = average.sqrt() * gaussian_noise((batches.dim, latent_dim), mean, generator)
+    known = moments(batches, diagonal=True)
+    check_varies(known.mean, known.covariance)
+    average = known.covariance.mean()
+    loading = average.sqrt() * gaussian_noise((batches.dim, latent_dim), known.mean, generator)
     if not accelerate:
-        return kind(loading, mean, average)
-    first = ExpandedPPCA(kind(loading, mean, NEXT_TO_NO_NOISE * average), accelerate=True)
-    found = first.m_step(
-        reduce(add, (first.e_step(x, weights=w) for x, w in batches.weighted()))
-    ).model
-    left = found.noise_variance * (count.sum() / spare) if spare else average
+        return kind(loading, known.mean, average)
+    first = ExpandedPPCA(kind(loading, known.mean, NEXT_TO_NO_NOISE * average), accelerate=True)
+    statistics, spare = None, 0.0
+    for x, weights in batches.weighted():
+        part = first.e_step(x, weights=weights)
+        statistics = part if statistics is None else statistics + part
+        # Of an observation's entries d may fix z, and only the others tell of the noise.
+        spares = ((~x.isnan()).sum(1) - latent_dim).clamp(min=0).to(torch.float64)
+        spare += float(spares.sum() if weights is None else weights.to(spares) @ spares)
+    assert statistics is not None
+    found = first.m_step(statistics).model
+    left = found.noise_variance * (statistics.entries / spare) if spare else average
     return kind(found.loading, found.mean, left)
-
-
-def _observed_moments(batches: Batches, latent_dim: int) -> tuple[Tensor, Tensor, Tensor, float]:
-    r"""Return what a start needs to know of the entries that are there, in one pass, in float64.
-
-    Batches are combined as in `nfbook.data.batches.moments`.
-
-    Arguments:
-        batches: The data, in which NaN stands for a missing entry.
-        latent_dim: The number of latent dimensions d.
-
-    Returns:
-        The number of entries in each column, their mean and their variance, `(D,)`, where a column
-        without entries has mean and variance zero. Then the number of spare entries, :math:`\sum_i
-        \max(o_i - d, 0)` for observations with :math:`o_i` entries: d of them may fix z, and only
-        the others tell of the noise.
-
-    Example:
-        >>> x = torch.tensor([[1.0, torch.nan], [3.0, 5.0]])
-        >>> batches = Batches(x, missing=True)
-        >>> count, mean, variance, spare = _observed_moments(batches, 1)
-        >>> count.tolist(), mean.tolist(), variance.tolist(), spare
-        ([2.0, 1.0], [2.0, 5.0], [1.0, 0.0], 1.0)
-    """
-    count = mean = scatter = torch.zeros(())
-    spare = 0.0
-    for number, (rows, shares) in enumerate(batches.weighted()):
-        x = rows.to(torch.float64)
-        weights = None if shares is None else shares.to(torch.float64)
-        if number == 0:
-            count = mean = scatter = torch.zeros(batches.dim, dtype=x.dtype, device=x.device)
-        observed = (~x.isnan()).to(x.dtype)
-        spares = (observed.sum(1) - latent_dim).clamp(min=0)
-        if weights is not None:
-            observed, spares = weights.unsqueeze(1) * observed, weights * spares
-        new = observed.sum(0)
-        spare += float(spares.sum())
-        here = exact_mean(x, weights)
-        delta = here - mean
-        known = (x - here).nan_to_num(nan=0.0, posinf=math.inf, neginf=-math.inf)
-        share = new / torch.where(count + new > 0, count + new, 1.0)
-        scatter = scatter + (observed * known.square()).sum(0) + count * share * delta.square()
-        mean = mean + share * delta
-        count = count + new
-    return count, mean, scatter / torch.where(count > 0, count, 1.0), spare
 
 
 def check_start(kind: type[PPCA], start: object, latent_dim: int, batches: Batches) -> None:

@@ -582,35 +582,33 @@ class PPCA(LatentVariableModel):
     ) -> PPCAStatistics:
         """Return the statistics of a few observations, all in float64."""
         here = self._observe(x, missing)
-        d = self.latent_dim
-        n = len(x) if weights is None else float(weights.sum())
+        d, n = self.latent_dim, len(x) if weights is None else float(weights.sum())
+        shares = x.new_ones(len(x)) if weights is None else weights
         m = here.solve(here.centred @ self.loading)
         one_m = torch.cat([torch.ones_like(m[:, :1]), m], dim=1)
         residual = here.only(here.centred - m @ self.loading.mT)
         covariance = self._covariance(here.factor)
-        weighted = one_m if weights is None else weights.unsqueeze(1) * one_m
+        weighted = one_m if weights is None else shares.unsqueeze(1) * one_m
         latent = weighted.mT @ one_m
         if here.observed is None:
-            latent[1:, 1:] += n * covariance
-            gram = latent.unsqueeze(0)
+            entries: float = n * self.data_dim
             spread = n * covariance.unsqueeze(0)
+            latent[1:, 1:] += spread[0]
+            gram = latent.unsqueeze(0)
         else:
             # For each entry, the sum over the observations that have it.
             there = here.observed.to(x.dtype).mT
-            if weights is not None:
-                there = there * weights
-                covariance_sum = (weights @ covariance.flatten(1)).reshape(d, d)
-            else:
-                covariance_sum = covariance.sum(0)
-            latent[1:, 1:] += covariance_sum
+            there = there if weights is None else there * weights
+            entries = float(there.sum())
             spread = (there @ covariance.flatten(1)).reshape(-1, d, d)
+            latent[1:, 1:] += (shares @ covariance.flatten(1)).reshape(d, d)
             products = one_m.unsqueeze(2) * one_m.unsqueeze(1)
             gram = (there @ products.flatten(1)).reshape(-1, d + 1, d + 1)
             gram[:, 1:, 1:] += spread
         spread_loading = (spread @ self.loading.unsqueeze(-1)).squeeze(-1)
         cross = residual.mT @ weighted
         cross[:, 1:] -= spread_loading
-        squares = _sum(residual.square().sum(1), weights) + (self.loading * spread_loading).sum()
+        squares = shares @ residual.square().sum(1) + (self.loading * spread_loading).sum()
         if not bool(squares.isfinite() and latent.isfinite().all()):
             raise ValueError(
                 f"x must be small enough for its square to be finite in {x.dtype}, "
@@ -620,10 +618,8 @@ class PPCA(LatentVariableModel):
         return PPCAStatistics(
             maker,
             count=n,
-            entries=n * self.data_dim
-            if here.observed is None
-            else _count(here.observed.sum(1), weights),
-            entropy=n * entropies if here.observed is None else _sum(entropies, weights),
+            entries=entries,
+            entropy=(shares * entropies).sum(),
             latent=latent,
             squares=squares,
             cross=cross,
@@ -658,14 +654,6 @@ class PPCA(LatentVariableModel):
         check_tensor("z", z, ("*", self.latent_dim))
         check_same_dtype(z=z, parameters=self.mean)
         return z
-
-
-def _sum(values: Tensor, weights: Tensor | None) -> Tensor:
-    return values.sum() if weights is None else weights @ values
-
-
-def _count(numbers: Tensor, weights: Tensor | None) -> float:
-    return int(numbers.sum()) if weights is None else float(weights @ numbers.to(weights.dtype))
 
 
 @dataclass(frozen=True, eq=False)
