@@ -331,7 +331,8 @@ def check_vectors(name: str, value: object, size: int | None = None) -> Tensor:
     check_type(name, value, Tensor, "a torch.Tensor")
     assert isinstance(value, Tensor)
     check_dense(name, value)
-    if not value.dim() or size not in (None, value.shape[-1]):
+    # Not by "in", which torch.compile cannot follow where a size is symbolic.
+    if not value.dim() or (size is not None and value.shape[-1] != size):
         wanted = "D" if size is None else size
         raise ValueError(f"{name} must have shape (*, {wanted}), got {tuple(value.shape)}")
     return value

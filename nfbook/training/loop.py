@@ -264,6 +264,7 @@ class Trainer:
                 with torch.no_grad():
                     found = validate(model)
             finally:
+                model.train(modes[model])  # which a model may have made its own
                 for module, is_training in modes.items():
                     module.training = is_training
             row |= self._checked(found)

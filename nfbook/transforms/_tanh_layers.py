@@ -19,8 +19,8 @@ def excess(a: Tensor) -> Tensor:
 def divisor(squared: Tensor) -> Tensor:
     """Return ‖w‖², and infinity where w is so short that û is u."""
     limits = torch.finfo(squared.dtype)
-    # In float16 tiny / eps would be 1/16, and û no longer u up to rounding.
-    shortest = min(limits.tiny / limits.eps, limits.eps)
+    # û differs from u by up to |u| ‖w‖ of its length. In float16 tiny / eps, 1/16, would be too long.
+    shortest = min(limits.tiny / limits.eps, limits.eps**2)
     return torch.where(squared > shortest, squared, torch.inf)
 
 

@@ -369,3 +369,14 @@ def test_the_entropy_says_how_to_estimate_it():
         q.entropy()
     estimate = -q.rsample_and_log_prob((10_000,), generator=seeded())[1].mean(0)
     assert abs(estimate - q.base.entropy()) < 0.05
+
+
+@pytest.mark.parametrize("family", [PlanarFlow, RealNVP])
+def test_a_density_compiles_for_a_size_that_is_not_known(family):
+    flow, y = family(4, length=2, generator=seeded()).double(), rand(5, 4)
+    torch.compiler.reset()
+    compiled = torch.compile(
+        lambda y: flow().log_prob(y), backend="eager", fullgraph=True, dynamic=True
+    )
+    torch.testing.assert_close(compiled(y), flow().log_prob(y))
+    torch.testing.assert_close(compiled(y[:3]), flow().log_prob(y[:3]))

@@ -218,6 +218,25 @@ def test_the_history_has_mean_losses_and_the_best_is_loaded():
         trainer_of(model).load_best()
 
 
+def test_a_model_is_told_when_its_training_goes_on():
+    class Merging(nn.Linear):
+        merged = False
+
+        def train(self, mode=True):
+            self.merged = not mode
+            return super().train(mode)
+
+    model, seen = Merging(3, 2), []
+
+    def validate(shown):
+        seen.append(shown.merged)
+        return {"validation": 1.0}
+
+    trainer_of(model).fit(1, validate=validate, progress=False)
+    assert seen == [True]
+    assert not model.merged
+
+
 def test_a_part_that_is_frozen_stays_so_when_the_model_is_validated():
     model = nn.Sequential(nn.Linear(3, 3), nn.Dropout(), nn.Linear(3, 2))
     model[1].eval()

@@ -210,7 +210,7 @@ def in_dtype(
 def exact_mean(x: Tensor, weights: Tensor | None = None) -> Tensor:
     """Return the mean of each column, corrected by the mean of what is left.
 
-    NaN stands for a missing entry. Weights, `(n,)`, say how often each observation counts.
+    Weights, `(n,)`, say how often each observation counts.
 
     Far from the origin the first one is off by a rounding of its own size. That would be variance
     of a column that has none.
@@ -219,14 +219,11 @@ def exact_mean(x: Tensor, weights: Tensor | None = None) -> Tensor:
         >>> exact_mean(torch.full((3, 1), 0.1)) == 0.1
         tensor([True])
     """
-    there = (~x.isnan()).to(x.dtype)
-    share = there if weights is None else there * weights.unsqueeze(-1)
-    count = share.sum(0)
-    share = share / torch.where(count > 0, count, 1.0)
-    # In place of a missing entry any number will do: its share is zero.
-    known = x.nan_to_num(nan=0.0)
-    mean = (share * known).sum(0)
-    return mean + (share * (known - mean)).sum(0)
+    counts = x.new_ones(len(x)) if weights is None else weights
+    total = counts.sum()
+    share = (counts / torch.where(total > 0, total, 1.0)).unsqueeze(-1)
+    mean = (share * x).sum(0)
+    return mean + (share * (x - mean)).sum(0)
 
 
 def check_latent_dim(latent_dim: int, dim: int) -> None:
