@@ -19,7 +19,7 @@ def excess(a: Tensor) -> Tensor:
 def divisor(squared: Tensor) -> Tensor:
     """Return ‖w‖², and infinity where w is so short that û is u."""
     limits = torch.finfo(squared.dtype)
-    # û differs from u by up to |u| ‖w‖ of its length. In float16 tiny / eps, 1/16, would be too long.
+    # û is off from u by up to |u| ‖w‖ of its length. In float16 tiny / eps, 1/16, is too long.
     shortest = min(limits.tiny / limits.eps, limits.eps**2)
     return torch.where(squared > shortest, squared, torch.inf)
 
